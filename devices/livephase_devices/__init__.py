@@ -1,0 +1,1 @@
+"""Hardware of a livephase microscope and its simulation; knows nothing of the service."""

@@ -1,0 +1,1 @@
+"""The simulated microscope: specimen, camera and lens; it knows the true phase."""

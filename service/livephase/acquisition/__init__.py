@@ -1,0 +1,1 @@
+"""Acquisition: plans, the schedule and the runner of a run."""

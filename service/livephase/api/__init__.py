@@ -1,0 +1,1 @@
+"""REST, WebSocket and the composition root that wires the service."""

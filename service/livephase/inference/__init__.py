@@ -1,0 +1,1 @@
+"""Inference: a spawned worker process behind shared memory."""

@@ -1,0 +1,1 @@
+"""Phase retrieval: networks, classical solvers, preprocessing and the model file."""

@@ -1,0 +1,1 @@
+"""Storage: a run on disk as OME-Zarr 0.5."""

@@ -1,0 +1,1 @@
+"""Training of networks: simulated and measured data, the loop, figures."""
