@@ -233,9 +233,7 @@ def bin_pixels(image: Array, binning: int) -> Array:
         msg = f"an image of {rows} x {columns} pixels cannot be binned by {binning}; crop it first"
         raise ValueError(msg)
     xp = array_namespace(image)
-    blocks = xp.reshape(
-        image, (*image.shape[:-2], rows // binning, binning, columns // binning, binning)
-    )
+    blocks = xp.reshape(image, (*image.shape[:-2], rows // binning, binning, columns // binning, binning))
     return xp.mean(blocks, axis=(-3, -1))
 
 

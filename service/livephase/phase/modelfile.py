@@ -104,9 +104,7 @@ class ModelCard(BaseModel):
                     problems.append("defocus_um is not known (no lens); the model needs it.")
                 continue
             if not low <= value <= high:
-                problems.append(
-                    f"{key} = {value:g} is outside the model's valid range {low:g} to {high:g}."
-                )
+                problems.append(f"{key} = {value:g} is outside the model's valid range {low:g} to {high:g}.")
         return problems
 
 

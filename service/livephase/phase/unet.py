@@ -50,9 +50,7 @@ class PaperUNet(nn.Module):
         super().__init__()
         self.width = width
         widths = [width * 2**level for level in range(5)]
-        self.encoder = nn.ModuleList(
-            [_double(i, o) for i, o in zip([1, *widths[:-1]], widths, strict=True)]
-        )
+        self.encoder = nn.ModuleList([_double(i, o) for i, o in zip([1, *widths[:-1]], widths, strict=True)])
         self.up = nn.ModuleList([nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in reversed(widths[:-1])])
         self.decoder = nn.ModuleList([_double(2 * w, w) for w in reversed(widths[:-1])])
         self.last = nn.Conv2d(width, 1, 1)

@@ -71,6 +71,8 @@ def load_network(path: Path) -> tuple[nn.Module, ModelCard]:
         }
         network.load_state_dict(floats)
     except (SafetensorError, RuntimeError) as error:
-        msg = f"model file {path}: weights do not fit a {card.architecture.name}: {str(error).splitlines()[0]}"
+        msg = (
+            f"model file {path}: weights do not fit a {card.architecture.name}: {str(error).splitlines()[0]}"
+        )
         raise ModelError(msg) from error
     return network.eval(), card
