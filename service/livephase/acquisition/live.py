@@ -1,0 +1,124 @@
+"""Live mode: take frames continuously, give the engine the newest one whenever it is free, drop the others.
+
+Nothing is stored. The frame that the engine gets was taken after the engine became free, so a preview is
+never older than one exposure and one inference.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Final
+
+from livephase.acquisition.progress import LiveStatus
+from livephase_devices.errors import DeviceError, LivephaseError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from livephase_devices.microscope import Microscope
+
+    from livephase.acquisition.ports import Observer, PhaseEngine
+    from livephase.frames import PhaseResult
+    from livephase_devices.frame import CameraFrame
+
+log = logging.getLogger(__name__)
+
+FAILURES: Final = 5
+"""Device errors in a row after which live mode stops."""
+
+
+class LiveMode:
+    """Live mode's state and one step of its loop; the acquisition thread calls ``step``.
+
+    Parameters
+    ----------
+    microscope, engine, observer
+        The parts it uses.
+    """
+
+    def __init__(self, microscope: Microscope, engine: PhaseEngine, observer: Observer) -> None:
+        self._microscope = microscope
+        self._engine = engine
+        self._observer = observer
+        self._lock = threading.Lock()
+        self._running = False
+        self._frames = 0
+        self._dropped = 0
+        self._failures = 0
+        self._fault: str | None = None
+        self._in_engine: Future[PhaseResult] | None = None
+
+    @property
+    def status(self) -> LiveStatus:
+        """Live mode at this moment; from any thread."""
+        with self._lock:
+            return LiveStatus(self._running, self._frames, self._dropped, self._fault)
+
+    def switch(self, running: bool) -> None:
+        """Start or stop taking frames; a start clears an earlier fault."""
+        with self._lock:
+            changed = self._running != running
+            self._running = running
+            if running:
+                self._fault = None
+                self._failures = 0
+        if changed:
+            self._observer.live_changed(self.status)
+
+    def step(self, stated_defocus_um: float | None) -> None:
+        """Take one frame and give it to the engine if that is free.
+
+        Parameters
+        ----------
+        stated_defocus_um : float or None
+            Defocus of a microscope without a lens, as its user states it.
+        """
+        try:
+            frame = self._microscope.snap()
+        except DeviceError as error:
+            self._device_failed(error)
+            return
+        self._failures = 0
+        submitted = self._submit(
+            frame, frame.defocus_um if frame.defocus_um is not None else stated_defocus_um
+        )
+        with self._lock:
+            self._frames += 1
+            self._dropped += not submitted
+        self._observer.live_frame(submitted=submitted)
+
+    def _submit(self, frame: CameraFrame, defocus_um: float | None) -> bool:
+        if defocus_um is None or self._engine.status().state != "ready":
+            self._observer.frame_ready(frame, None, defocus_um=defocus_um, run_id=None, time_point=None)
+            return False
+        if self._in_engine is not None and not self._in_engine.done():
+            return False
+        try:
+            future = self._engine.submit(frame.pixels, defocus_um, bit_depth=frame.bit_depth)
+        except LivephaseError as error:
+            log.warning("live: %s", error)
+            return False
+        self._in_engine = future
+        future.add_done_callback(lambda done: self._publish(done, frame, defocus_um))
+        return True
+
+    def _publish(self, done: Future[PhaseResult], frame: CameraFrame, defocus_um: float) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            log.warning("live: %s", error)
+            return
+        self._observer.frame_ready(frame, done.result(), defocus_um=defocus_um, run_id=None, time_point=None)
+
+    def _device_failed(self, error: DeviceError) -> None:
+        log.warning("live: %s", error)
+        self._failures += 1
+        if self._failures < FAILURES:
+            return
+        with self._lock:
+            self._fault = f"live stopped after {FAILURES} errors in a row: {error}"
+            self._running = False
+        self._observer.fault(self._fault)
+        self._observer.live_changed(self.status)

@@ -1,0 +1,270 @@
+"""One run, from its first time point to its closed store.
+
+::
+
+    queued -> running -> completed     every time point is written or recorded missing
+                      -> cancelled     by the user -> failed        the camera gave no frame N times in a row,
+                      or the store cannot be written -> interrupted   the service was stopped
+
+For every time point: wait until it is due, confirm the defocus, take a frame, make the raw frame durable,
+hand it to the phase writer. Nothing is dropped: a slow disk makes the next time point late, and a slow or
+dead engine leaves phase to be backfilled. A device error is retried and then recorded as a gap of that time
+point; later frames keep their own index.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from livephase.acquisition.phase_writer import PhaseWriter
+from livephase.acquisition.progress import RunProgress
+from livephase.acquisition.schedule import Schedule
+from livephase.clock import UtcAnchor
+from livephase.errors import StorageError
+from livephase_devices.errors import DeviceError
+
+if TYPE_CHECKING:
+    from livephase_devices.microscope import Microscope
+
+    from livephase.acquisition.plan import AcquisitionPlan
+    from livephase.acquisition.ports import Observer, PhaseEngine, RunSink
+    from livephase.acquisition.progress import RunState
+    from livephase_devices.frame import CameraFrame
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 3
+"""How often a time point is tried before it is recorded as a gap."""
+RETRY_PAUSE_S: Final = 0.2
+"""Pause before the second attempt; doubled before every further one."""
+CONSECUTIVE_GAPS: Final = 5
+"""Gaps in a row after which the run fails: the microscope does not recover by itself."""
+FOCUS_TOLERANCE_UM: Final = 0.25
+"""Largest distance between the defocus asked for and the confirmed one."""
+CLOSING_GRACE_S: Final = 3.0
+"""What the engine gets for frames it already has when a run is cancelled or the service stops."""
+CLOCK_JUMP_S: Final = 1.0
+"""A step of the system clock against the monotonic clock that is worth a line in the log."""
+
+
+class Run:
+    """One run; ``execute`` is called once, on the acquisition thread.
+
+    Parameters
+    ----------
+    run_id : str
+        Identifier made by the service.
+    plan : AcquisitionPlan
+        What to record.
+    sink : RunSink
+        The run's store, already created.
+    microscope, engine, observer
+        The parts it uses.
+    frame_shape : tuple of int
+        (Y, X) of the raw frames that the store takes.
+    bit_depth : int
+        Of the raw frames.
+    warnings : tuple of str
+        Known before the start.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        plan: AcquisitionPlan,
+        sink: RunSink,
+        *,
+        microscope: Microscope,
+        engine: PhaseEngine,
+        observer: Observer,
+        frame_shape: tuple[int, int],
+        bit_depth: int,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self.run_id = run_id
+        self.plan = plan
+        self._sink = sink
+        self._microscope = microscope
+        self._engine = engine
+        self._observer = observer
+        self._frame_shape = frame_shape
+        self._warnings = warnings
+        self._anchor = UtcAnchor.now()
+        self._phases = PhaseWriter(engine, sink, observer, run_id=run_id, bit_depth=bit_depth)
+        self._schedule: Schedule | None = None
+        self._next_index = 0
+        self._state: RunState = "queued"
+        self._reason: str | None = None
+        self._started_utc_ns: int | None = None
+        self._ended_utc_ns: int | None = None
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._stop_state: RunState = "cancelled"
+        self._stop_reason = ""
+        self._clock_warned = False
+
+    @property
+    def progress(self) -> RunProgress:
+        """The run at this moment; from any thread."""
+        with self._lock:
+            remaining_s = None
+            if self._ended_utc_ns is None:
+                remaining_s = self.plan.duration_s
+                if self._schedule is not None:
+                    remaining_s = self._schedule.remaining_s(self._next_index, time.monotonic_ns())
+                remaining_s += self._phases.expected_s
+            return RunProgress(
+                run_id=self.run_id,
+                plan=self.plan,
+                state=self._state,
+                reason=self._reason,
+                warnings=self._warnings,
+                created_utc_ns=self._anchor.utc_ns,
+                started_utc_ns=self._started_utc_ns,
+                ended_utc_ns=self._ended_utc_ns,
+                counters=self._sink.counters,
+                remaining_s=remaining_s,
+            )
+
+    def stop(self, state: RunState, reason: str) -> None:
+        """Ask the run to end as ``"cancelled"`` or ``"interrupted"``; the first request counts.
+
+        It ends within the time of one device call, one frame's storage and ``CLOSING_GRACE_S``.
+        """
+        with self._lock:
+            if not self._stop.is_set():
+                self._stop_state, self._stop_reason = state, reason
+                self._stop.set()
+
+    def execute(self) -> None:
+        """Record the run and close its store; never raises."""
+        self._phases.start()
+        try:
+            failure = self._record()
+        except StorageError as error:
+            failure = str(error)
+        except Exception as error:
+            log.exception("run %s failed", self.run_id)
+            failure = f"unexpected: {type(error).__name__}: {error}"
+        complete = self._phases.drain(self._stop, CLOSING_GRACE_S)
+        failure = failure or self._phases.fault
+        if failure is not None:
+            self._close("failed", failure)
+        elif self._stop.is_set() and (not complete or self._next_index < self.plan.time_points):
+            self._close(self._stop_state, self._stop_reason)
+        else:
+            self._close("completed", None)
+
+    def _record(self) -> str | None:
+        """Run the time points; return why the run failed, or None when it ended or was stopped."""
+        if self.plan.exposure_ms is not None:
+            try:
+                self._microscope.set_exposure_ms(self.plan.exposure_ms)
+            except DeviceError as error:
+                return str(error)
+        schedule = Schedule(time.monotonic_ns(), self.plan.interval_s, self.plan.time_points)
+        with self._lock:
+            self._schedule = schedule
+            self._state = "running"
+            self._started_utc_ns = self._anchor.utc_ns_at(schedule.start_ns)
+        self._observer.run_changed(self.progress)
+        gaps_in_a_row = 0
+        for index in range(self.plan.time_points):
+            if self._stop.wait(schedule.wait_s(index, time.monotonic_ns())):
+                return None
+            frame, reason = self._take()
+            if frame is not None:
+                gaps_in_a_row = 0
+                self._keep(index, frame, schedule)
+            elif self._stop.is_set():
+                return None
+            else:
+                gaps_in_a_row += 1
+                self._sink.mark_raw_missing(index, reason)
+                self._observer.fault(f"time point {index} is missing: {reason}")
+            with self._lock:
+                self._next_index = index + 1
+            if gaps_in_a_row >= CONSECUTIVE_GAPS:
+                return f"{gaps_in_a_row} time points in a row gave no frame; the last error: {reason}"
+            self._observer.run_changed(self.progress)
+        return None
+
+    def _take(self) -> tuple[CameraFrame | None, str]:
+        """Confirm the defocus and take one frame; after ``ATTEMPTS`` errors None and the last error."""
+        reason = ""
+        for attempt in range(ATTEMPTS):
+            if attempt and self._stop.wait(RETRY_PAUSE_S * 2 ** (attempt - 1)):
+                break
+            try:
+                self._confirm_defocus()
+                frame = self._microscope.snap()
+            except DeviceError as error:
+                reason = str(error)
+                log.warning("run %s: attempt %d of time point: %s", self.run_id, attempt + 1, error)
+                continue
+            if frame.pixels.shape == self._frame_shape:
+                return frame, ""
+            reason = f"the camera gave a frame of {frame.pixels.shape}, the run records {self._frame_shape}"
+        return None, reason
+
+    def _confirm_defocus(self) -> None:
+        lens = self._microscope.config.lens
+        if lens is None:
+            return
+        confirmed_um = self._microscope.set_defocus_um(self.plan.defocus_um)
+        if abs(confirmed_um - self.plan.defocus_um) > FOCUS_TOLERANCE_UM:
+            raise DeviceError(
+                f"the lens stands at a defocus of {confirmed_um:.3f} um instead of {self.plan.defocus_um:.3f} um;"
+                " check its limits and its calibration",
+                lens,
+            )
+
+    def _keep(self, index: int, frame: CameraFrame, schedule: Schedule) -> None:
+        """Make the raw frame durable, then hand it on."""
+        self._note_clock_jump()
+        late_s = schedule.late_s(index, frame.time_monotonic_ns)
+        before_s = time.monotonic()
+        self._sink.write_raw(
+            index, frame, time_utc_ns=self._anchor.utc_ns_at(frame.time_monotonic_ns), late_s=late_s
+        )
+        self._observer.time_point_done(late_s=late_s, write_s=time.monotonic() - before_s)
+        defocus_um = self.plan.defocus_um if frame.defocus_um is None else frame.defocus_um
+        self._phases.offer(index, frame, defocus_um)
+        if self._engine.status().state != "ready":
+            self._observer.frame_ready(
+                frame, None, defocus_um=defocus_um, run_id=self.run_id, time_point=index
+            )
+
+    def _note_clock_jump(self) -> None:
+        jump_s = self._anchor.jump_s(time.time_ns(), time.monotonic_ns())
+        if abs(jump_s) > CLOCK_JUMP_S and not self._clock_warned:
+            self._clock_warned = True
+            log.warning(
+                "run %s: the system clock moved by %.1f s; times of this run stay on the clock of its start",
+                self.run_id,
+                jump_s,
+            )
+
+    def _close(self, state: RunState, reason: str | None) -> None:
+        """Close the store and the counters."""
+        why = reason or "the inference worker did not compute it in time"
+        try:
+            self._sink.finish(
+                state,
+                reason,
+                raw_reason=f"the run ended before this time point: {why}",
+                phase_reason=f"no phase when the run ended: {why}",
+            )
+        except StorageError as error:
+            log.error("run %s could not be closed: %s", self.run_id, error)
+            state, reason = "failed", reason or str(error)
+        except Exception as error:
+            log.exception("run %s could not be closed", self.run_id)
+            state, reason = "failed", reason or f"the store could not be closed: {error}"
+        with self._lock:
+            self._state, self._reason = state, reason
+            self._ended_utc_ns = self._anchor.utc_ns_at(time.monotonic_ns())
+        self._observer.run_changed(self.progress)

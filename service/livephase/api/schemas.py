@@ -1,0 +1,246 @@
+"""Bodies of the REST layer: what a client sends and what it gets back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from livephase.acquisition.progress import RunState  # noqa: TC001 - pydantic reads the annotation at run time
+from livephase.clock import iso_utc
+from livephase_devices.frame import MicroscopeState  # noqa: TC001 - pydantic reads the annotation at run time
+
+if TYPE_CHECKING:
+    from livephase.acquisition.progress import LiveStatus, RunProgress
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class CountersOut(BaseModel):
+    """Frames of a run; when it has ended, ``expected`` equals written plus missing, for raw and for phase."""
+
+    model_config = _FROZEN
+
+    expected: int
+    raw_written: int
+    raw_missing: int
+    phase_written: int
+    phase_missing: int
+
+
+class RunOut(BaseModel):
+    """One run."""
+
+    model_config = _FROZEN
+
+    id: str
+    name: str
+    state: RunState
+    reason: str | None = Field(description="Why the run ended, when it did not complete.")
+    time_points: int
+    interval_s: float
+    defocus_um: float
+    created_utc: str
+    started_utc: str | None
+    ended_utc: str | None
+    counters: CountersOut
+    remaining_s: float | None = Field(description="Estimate until the last phase is stored.")
+    path: str = Field(description="The run's OME-Zarr on the service's computer.")
+    warnings: list[str] = Field(description="Such as values outside the model's valid range.")
+
+    @classmethod
+    def of_progress(cls, progress: RunProgress, path: str) -> Self:
+        """Describe a run of this service."""
+        counters = progress.counters
+        return cls(
+            id=progress.run_id,
+            name=progress.plan.name,
+            state=progress.state,
+            reason=progress.reason,
+            time_points=progress.plan.time_points,
+            interval_s=progress.plan.interval_s,
+            defocus_um=progress.plan.defocus_um,
+            created_utc=iso_utc(progress.created_utc_ns),
+            started_utc=_iso(progress.started_utc_ns),
+            ended_utc=_iso(progress.ended_utc_ns),
+            counters=CountersOut(
+                expected=counters.expected,
+                raw_written=counters.raw_written,
+                raw_missing=counters.raw_missing,
+                phase_written=counters.phase_written,
+                phase_missing=counters.phase_missing,
+            ),
+            remaining_s=progress.remaining_s,
+            path=path,
+            warnings=list(progress.warnings),
+        )
+
+
+class RunList(BaseModel):
+    """All runs in the service's data folder, the newest first."""
+
+    model_config = _FROZEN
+
+    acquisitions: list[RunOut]
+
+
+class Estimate(BaseModel):
+    """What a plan would need (``?dry_run=true``)."""
+
+    model_config = _FROZEN
+
+    bytes: int = Field(description="Estimated size of the store; noise compresses badly, so take it as a maximum.")
+    duration_s: float = Field(description="From the first time point to the last phase.")
+    warnings: list[str]
+    disk_free_bytes: int
+
+
+class LiveOut(BaseModel):
+    """Live mode."""
+
+    model_config = _FROZEN
+
+    running: bool
+    frames: int = Field(description="Frames taken by live mode since the service started.")
+    dropped: int = Field(description="Those of them that the inference worker was too busy for.")
+    fault: str | None = Field(description="Why live mode stopped by itself.")
+
+    @classmethod
+    def of_status(cls, status: LiveStatus) -> Self:
+        """Describe live mode."""
+        return cls(
+            running=status.running, frames=status.frames, dropped=status.dropped, fault=status.fault
+        )
+
+
+class InferenceOut(BaseModel):
+    """The inference worker."""
+
+    model_config = _FROZEN
+
+    state: str = Field(description="starting, ready, restarting or stopped")
+    pid: int | None
+    restarts: int
+    runtime: str | None
+    last_ms: float | None
+    heartbeat_age_s: float | None
+
+
+class ModelOut(BaseModel):
+    """A model's card."""
+
+    model_config = _FROZEN
+
+    name: str
+    version: str
+    sha256: str
+    scale: int
+    architecture: dict[str, Any]
+    valid: dict[str, tuple[float, float]] = Field(description="Inclusive valid range of every quantity.")
+    training: dict[str, Any]
+    figures: dict[str, Any]
+    licence: str
+    active: bool
+
+
+class ModelList(BaseModel):
+    """The models that the service knows."""
+
+    model_config = _FROZEN
+
+    models: list[ModelOut]
+
+
+class MicroscopeOut(BaseModel):
+    """The microscope, and whether the model fits it."""
+
+    model_config = _FROZEN
+
+    microscope: MicroscopeState
+    stated_defocus_um: float | None = Field(description="Defocus as stated by the user, without a lens.")
+    hr_pixel_um: float = Field(description="Pixel of the phase image at the specimen.")
+    range_problems: list[str] = Field(description="What lies outside the model's valid range at present.")
+    live: LiveOut
+    inference: InferenceOut
+    run: RunOut | None = Field(description="The run that has the microscope.")
+
+
+class MicroscopePatch(BaseModel):
+    """What can be changed at the microscope; absent values stay."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    exposure_ms: float | None = Field(default=None, gt=0, le=600_000)
+    defocus_um: float | None = Field(default=None, ge=-1000, le=1000)
+
+
+class RawStatistics(BaseModel):
+    """Counts of a camera frame."""
+
+    model_config = _FROZEN
+
+    min: int
+    max: int
+    mean: float
+    saturated_fraction: float
+
+
+class PhaseStatistics(BaseModel):
+    """A phase image, in radians."""
+
+    model_config = _FROZEN
+
+    min_rad: float
+    max_rad: float
+    mean_rad: float
+    sd_rad: float
+    inference_ms: float
+    runtime: str
+
+
+class SnapOut(BaseModel):
+    """One frame, taken on request and not stored."""
+
+    model_config = _FROZEN
+
+    index: int
+    time_utc: str
+    width: int
+    height: int
+    bit_depth: int
+    exposure_ms: float
+    defocus_um: float | None
+    raw: RawStatistics
+    phase: PhaseStatistics | None
+    phase_error: str | None = Field(description="Why there is no phase.")
+    warnings: list[str]
+
+
+class HealthOut(BaseModel):
+    """Whether the service does its work."""
+
+    model_config = _FROZEN
+
+    status: str = Field(description="ok; degraded: something is at fault; failed: no acquisition is possible")
+    version: str
+    microscope: str
+    inference: str
+    live: bool
+    run: str | None
+    disk_free_bytes: int
+    problems: list[str]
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    errors: list[dict[str, str]] | None = None
+
+
+def _iso(utc_ns: int | None) -> str | None:
+    return None if utc_ns is None else iso_utc(utc_ns)
