@@ -55,30 +55,35 @@ class OpticalSetup:
 
 
 def source_points(setup: OpticalSetup, count: int, rotation_rad: float = 0.0) -> np.ndarray:
-    """Sample the condenser aperture with points of equal weight (a Vogel spiral, equal area for each point).
+    """Sample the condenser aperture with points of equal weight.
+
+    Half of them lie on a Vogel spiral (equal area for each point), the others are its mirror image: the aperture of a
+    microscope is symmetric, and a lopsided one would show phase in focus, as differential phase contrast does.
 
     Parameters
     ----------
     setup : OpticalSetup
         Gives the aperture's radius S * NA / wavelength in cycles per um.
     count : int
-        Number of points; 1 is used where S = 0.
+        Number of points, even; 1 is used where S = 0.
     rotation_rad : float
         Turns the spiral, so that training does not see one pattern only.
 
     Returns
     -------
     ndarray
-        (N, 2) float64: spatial frequencies (u_y, u_x) in cycles per um, with mean zero.
+        (N, 2) float64: spatial frequencies (u_y, u_x) in cycles per um.
     """
     if setup.coherence == 0:
         return np.zeros((1, 2))
-    index = np.arange(count) + 0.5
-    radius = setup.coherence * setup.objective_na / setup.wavelength_um * np.sqrt(index / count)
+    if count % 2:
+        msg = f"the condenser is sampled by an even number of points, not {count}"
+        raise ValueError(msg)
+    index = np.arange(count // 2) + 0.5
+    radius = setup.coherence * setup.objective_na / setup.wavelength_um * np.sqrt(index / (count // 2))
     angle = index * _GOLDEN_ANGLE_RAD + rotation_rad
     points = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
-    # A mean tilt would shift every defocused image sideways.
-    return points - points.mean(axis=0)
+    return np.concatenate([points, -points])
 
 
 def _frequencies(field: Array, pixel_um: float) -> tuple[Array, Array]:

@@ -1,0 +1,59 @@
+"""High-resolution phase to train on: simulated cultures and measured cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from livephase_devices.twin.specimen import Specimen
+from numpy.typing import NDArray
+
+SIMULATED_SHAPE = (1152, 1152)
+_LOWEST_CREDIBLE_RAD = -0.3
+"""Measured phase below this is an unwrapping residue, not a cell (data note of ``qpi_cells``)."""
+
+Field = NDArray[np.float32]
+
+
+def simulated_field(seed: int, shape: tuple[int, int] = SIMULATED_SHAPE) -> Field:
+    """Render one field of a culture with random density, spread and age.
+
+    Parameters
+    ----------
+    seed : int
+        Chooses everything.
+    shape : tuple of int
+        (Y, X) of the HR grid.
+
+    Returns
+    -------
+    NDArray[float32]
+        (Y, X) radians.
+    """
+    rng = np.random.default_rng([seed, 0xF1E1D])
+    specimen = Specimen(
+        seed=seed,
+        shape=shape,
+        density_per_mm2=float(np.exp(rng.uniform(np.log(25), np.log(500)))),
+        spread_um2_per_pg=float(np.exp(rng.uniform(np.log(0.9), np.log(3.5)))),
+    )
+    return specimen.phase_rad(float(rng.uniform(0, 36 * 3600)))
+
+
+def measured_field(path: Path) -> Field:
+    """Read one measured phase image of ``qpi_cells``.
+
+    Parameters
+    ----------
+    path : Path
+        ``.npz`` with ``phase_rad`` (Y, X) float32.
+
+    Returns
+    -------
+    NDArray[float32]
+        (Y, X) radians; unwrapping residues replaced by the background's 0, the background's offset removed.
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        phase = archive["phase_rad"].astype(np.float32)
+    phase -= np.median(phase)
+    return np.where(phase < _LOWEST_CREDIBLE_RAD, np.float32(0), phase)

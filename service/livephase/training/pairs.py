@@ -1,0 +1,179 @@
+"""Pairs of a low-resolution intensity patch and its high-resolution phase, made by the forward model.
+
+The optics of each pair are drawn once and stored with it; noise, quantisation, shading and the eight symmetries of
+the square are drawn anew each time a pair is used, so a stored pair never looks the same twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
+from numpy.typing import NDArray
+
+from livephase.phase.modelfile import INPUT_GAIN, REFERENCE_WAVELENGTH_UM
+from livephase.training.fields import measured_field, simulated_field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from livephase.training.recipe import OpticsPart, Recipe
+
+SCALE = 4
+_MARGIN_HR_PX = 32
+"""The patch is cut from a field this much larger: the propagation is periodic, a culture is not."""
+_SIMULATED_SEED = 1_000_000
+_FULL_RANGE_COUNTS = 255
+_LEVEL = 0.6
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """A set of pairs.
+
+    Attributes
+    ----------
+    intensity : NDArray[float32]
+        (N, H, W) noise-free intensity, 1 for an empty field.
+    phase_rad : NDArray[float16]
+        (N, 4H, 4W).
+    reduced_defocus_um : NDArray[float32]
+        (N,) defocus times wavelength over the reference wavelength.
+    """
+
+    intensity: Floats
+    phase_rad: NDArray[np.float16]
+    reduced_defocus_um: Floats
+
+    def __len__(self) -> int:
+        """Count the pairs."""
+        return len(self.intensity)
+
+
+def _draw_setup(rng: np.random.Generator, optics: OpticsPart) -> tuple[OpticalSetup, float, float]:
+    setup = OpticalSetup(
+        wavelength_um=rng.uniform(*optics.wavelength_um),
+        objective_na=optics.objective_na,
+        coherence=0.0 if rng.uniform() < 0.1 else rng.uniform(*optics.coherence),
+        hr_pixel_um=rng.uniform(*optics.hr_pixel_um),
+        binning=SCALE,
+    )
+    kappa = 0.0 if rng.uniform() < 0.15 else rng.uniform(*optics.kappa_per_rad)
+    return setup, rng.uniform(*optics.defocus_um), kappa
+
+
+def _crops(field: Floats, count: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.float32]]:
+    for _ in range(count):
+        row = rng.integers(0, field.shape[0] - size + 1)
+        column = rng.integers(0, field.shape[1] - size + 1)
+        yield field[row : row + size, column : column + size]
+
+
+def make_pairs(recipe: Recipe, cache: Path, progress: Callable[[int, int], None] | None = None) -> Pairs:
+    """Make the training pairs of a recipe, or read them back if they were made before.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its ``data`` and ``optics`` parts decide.
+    cache : Path
+        Folder; the file's name carries the digest of what the pairs depend on.
+    progress : callable, optional
+        Called with (pairs done, pairs in all).
+
+    Returns
+    -------
+    Pairs
+        In a fixed order.
+    """
+    path = cache / f"pairs-{recipe.data_digest[:16]}.npz"
+    if path.exists():
+        with np.load(path, allow_pickle=False) as archive:
+            return Pairs(archive["intensity"], archive["phase_rad"], archive["reduced_defocus_um"])
+    data = recipe.data
+    size = data.patch_lr_px * SCALE + 2 * _MARGIN_HR_PX
+    real = [measured_field(file) for file in recipe.real_files()]
+    total = data.simulated_fields * data.pairs_for_each_field + (data.real_pairs if real else 0)
+    lr, hr = data.patch_lr_px, data.patch_lr_px * SCALE
+    pairs = Pairs(
+        np.empty((total, lr, lr), np.float32),
+        np.empty((total, hr, hr), np.float16),
+        np.empty(total, np.float32),
+    )
+
+    def patches() -> Iterator[tuple[Floats, np.random.Generator]]:
+        for index in range(data.simulated_fields):
+            rng = np.random.default_rng([data.seed, 1, index])
+            field = simulated_field(_SIMULATED_SEED * data.seed + index)
+            for crop in _crops(field, data.pairs_for_each_field, size, rng):
+                yield crop, rng
+        rng = np.random.default_rng([data.seed, 2])
+        for index in range(total - data.simulated_fields * data.pairs_for_each_field):
+            crop = next(_crops(real[index % len(real)], 1, size, rng))
+            # Thinner and thicker cells of the same shapes.
+            yield crop * np.float32(rng.uniform(0.7, 1.3)), rng
+
+    inner = slice(_MARGIN_HR_PX, _MARGIN_HR_PX + hr)
+    for index, (patch, rng) in enumerate(patches()):
+        setup, defocus_um, kappa = _draw_setup(rng, recipe.optics)
+        image = intensity(patch, setup, defocus_um, kappa, rotation_rad=rng.uniform(0, 2 * np.pi))
+        pairs.intensity[index] = bin_pixels(image[inner, inner], SCALE)
+        pairs.phase_rad[index] = patch[inner, inner]
+        pairs.reduced_defocus_um[index] = defocus_um * setup.wavelength_um / REFERENCE_WAVELENGTH_UM
+        if progress:
+            progress(index + 1, total)
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(
+        partial,
+        intensity=pairs.intensity,
+        phase_rad=pairs.phase_rad,
+        reduced_defocus_um=pairs.reduced_defocus_um,
+    )
+    partial.replace(path)
+    return pairs
+
+
+def network_input(frame: Floats) -> Floats:
+    """Turn relative intensity (level 1) into what the network sees."""
+    return (frame - 1) * np.float32(INPUT_GAIN)
+
+
+def draw_batch(
+    pairs: Pairs, optics: OpticsPart, count: int, rng: np.random.Generator
+) -> tuple[Floats, Floats, Floats]:
+    """Draw a batch with fresh noise, quantisation, shading and symmetry.
+
+    Returns
+    -------
+    inputs : NDArray[float32]
+        (N, 1, H, W) network input.
+    reduced_defocus_um : NDArray[float32]
+        (N,).
+    phase_rad : NDArray[float32]
+        (N, 1, 4H, 4W).
+    """
+    chosen = rng.integers(0, len(pairs), count)
+    lr = pairs.intensity.shape[-1]
+    axis = np.linspace(-1, 1, lr, dtype=np.float32)
+    inputs = np.empty((count, 1, lr, lr), np.float32)
+    targets = np.empty((count, 1, lr * SCALE, lr * SCALE), np.float32)
+    for slot, index in enumerate(chosen):
+        turns, mirror = rng.integers(4), rng.integers(2)
+        frame, phase = np.rot90(pairs.intensity[index], turns), np.rot90(pairs.phase_rad[index], turns)
+        if mirror:
+            frame, phase = frame[:, ::-1], phase[:, ::-1]
+        c = rng.uniform(-0.5, 0.5, 5).astype(np.float32) * optics.shading
+        shade = c[0] * axis[:, None] + c[1] * axis[None] + c[2] * axis[:, None] ** 2 + c[3] * axis[None] ** 2
+        frame = frame * (1 + shade + 0.25 * c[4])
+        noise_sd = np.exp(rng.uniform(*np.log(optics.noise_sd)))
+        frame = frame + np.float32(noise_sd) * rng.standard_normal(frame.shape, dtype=np.float32)
+        counts = np.rint(frame * (_LEVEL * _FULL_RANGE_COUNTS))
+        inputs[slot, 0] = network_input(counts / np.float32(_LEVEL * _FULL_RANGE_COUNTS))
+        targets[slot, 0] = phase
+    return inputs, pairs.reduced_defocus_um[chosen], targets

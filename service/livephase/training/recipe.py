@@ -1,0 +1,114 @@
+"""The training recipe: one TOML file that fixes everything a training run depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from livephase.errors import ConfigurationError
+from livephase.phase.modelfile import Architecture, ValidRange
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataPart(_Part):
+    """Which fields are drawn, and how many pairs are made of them."""
+
+    seed: int = 1
+    simulated_fields: int = Field(120, ge=0, description="simulated cultures of 1152 x 1152 HR pixels")
+    pairs_for_each_field: int = Field(24, ge=1)
+    real_folder: Path | None = Field(
+        None, description="folder of qpi_cells .npz files; relative to the recipe"
+    )
+    real_held_back: tuple[str, ...] = ()
+    real_pairs: int = Field(2000, ge=0)
+    patch_lr_px: int = Field(96, ge=32, multiple_of=8)
+
+
+class OpticsPart(_Part):
+    """Ranges that the forward model draws from; uniform unless said otherwise."""
+
+    defocus_um: tuple[float, float] = (1.0, 13.0)
+    coherence: tuple[float, float] = (0.0, 0.6)
+    objective_na: float = 0.4
+    wavelength_um: tuple[float, float] = (0.52, 0.58)
+    hr_pixel_um: tuple[float, float] = (0.63, 0.67)
+    kappa_per_rad: tuple[float, float] = (0.0, 0.06)
+    noise_sd: tuple[float, float] = Field((0.002, 0.03), description="of the binned frame, log-uniform")
+    shading: float = Field(0.02, description="largest residual shading over a patch after flat-fielding")
+
+
+class TrainingPart(_Part):
+    """The loop."""
+
+    seed: int = 1
+    steps: int = Field(gt=0)
+    batch: int = 4
+    learning_rate: float = 1.2e-3
+    ema: float = 0.999
+    ssim_weight: float = 0.5
+    bf16: bool = True
+    checkpoint_every: int = 500
+    validate_every: int = 1000
+
+
+class Recipe(_Part):
+    """The whole recipe."""
+
+    name: str
+    version: str
+    architecture: Architecture
+    data: DataPart
+    optics: OpticsPart
+    training: TrainingPart
+    valid: ValidRange
+
+    @property
+    def data_digest(self) -> str:
+        """SHA-256 of what the training pairs depend on, the measured files included."""
+        digest = hashlib.sha256(self.data.model_dump_json(exclude={"real_folder"}).encode())
+        digest.update(self.optics.model_dump_json().encode())
+        for path in self.real_files():
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def real_files(self, *, held_back: bool = False) -> list[Path]:
+        """List the measured phase images that train, or those that are held back."""
+        if self.data.real_folder is None:
+            return []
+        paths = sorted(self.data.real_folder.glob("*.npz"))
+        return [path for path in paths if (path.stem in self.data.real_held_back) == held_back]
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises
+    ------
+    ConfigurationError
+        The file is absent, not TOML, or a field is wrong or missing.
+    """
+    try:
+        recipe = Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        msg = f"recipe {path} cannot be read: {error.strerror}"
+        raise ConfigurationError(msg) from error
+    except tomllib.TOMLDecodeError as error:
+        msg = f"recipe {path} is not valid TOML: {error}"
+        raise ConfigurationError(msg) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        msg = f"recipe {path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        raise ConfigurationError(msg) from error
+    if recipe.data.real_folder is None:
+        return recipe
+    folder = (path.parent / recipe.data.real_folder).resolve()
+    if not any(folder.glob("*.npz")):
+        msg = f"recipe {path}: data.real_folder {folder} holds no .npz files; see docs/data.md"
+        raise ConfigurationError(msg)
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"real_folder": folder})})
