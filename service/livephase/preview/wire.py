@@ -100,7 +100,10 @@ def decode(message: bytes) -> tuple[dict[str, Any], NDArray[np.float16]]:
     if magic != MAGIC or length % 8 or _PREFIX.size + length > len(message):
         raise ValueError("not a preview message: wrong magic or header length")
     header = cast("dict[str, Any]", json.loads(message[_PREFIX.size : _PREFIX.size + length]))
-    rows, columns = int(header["height"]), int(header["width"])
+    try:
+        rows, columns = int(header["height"]), int(header["width"])
+    except (KeyError, TypeError) as error:
+        raise ValueError("not a preview message: its header states no size") from error
     start = _PREFIX.size + length
     if len(message) - start != 2 * rows * columns:
         raise ValueError(f"{len(message) - start} bytes of pixels, expected {rows} x {columns} of 2 bytes")
