@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livephase.preview import PreviewFrame, View, wire
+from livephase.preview import Kind, PreviewFrame, View, wire
 from livephase.preview.render import MAX_PIXELS, Region, bin_mean, region_of, render
 
 RNG = np.random.default_rng(7)
@@ -114,9 +114,10 @@ def test_a_region_covers_the_visible_part_on_one_grid_within_the_cap(
 
 
 @pytest.mark.parametrize("kind", ["phase", "raw"])
-def test_a_message_comes_back_as_it_went(kind: str) -> None:
+def test_a_message_comes_back_as_it_went(kind: Kind) -> None:
     frame = make_frame()
     image = frame.image(kind)
+    assert image is not None
     region = region_of(View(kind, 5, 6, 40, 30, 40, 30), image.shape[1], image.shape[0])
     pixels = render(image, region)
     message = wire.encode(wire.header_of(frame, kind, region, age_ms=12.34, dropped=5), pixels.tobytes())

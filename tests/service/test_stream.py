@@ -29,7 +29,7 @@ from livephase.api.websocket import WEBSOCKET_SETTINGS
 from livephase.preview import PreviewFrame, PreviewHub, wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 
 DEADLINE_S = 30.0
 VIEW = {
@@ -66,7 +66,7 @@ class Service:
         self.hub = PreviewHub(max_viewers)
 
         @asynccontextmanager
-        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
             self.hub.attach()
             yield
             self.hub.close()
@@ -90,14 +90,14 @@ class Service:
         self.socket.close()
 
     @contextmanager
-    def viewer(self, **options: Any) -> Iterator[ClientConnection]:
+    def viewer(self, **options: Any) -> Generator[ClientConnection]:
         """Connect a client that reads."""
         uri = f"ws://127.0.0.1:{self.port}/api/v1/stream"
         with connect(uri, compression=None, max_size=None, proxy=None, **options) as client:
             yield client
 
     @contextmanager
-    def deaf_viewer(self) -> Iterator[socket.socket]:
+    def deaf_viewer(self) -> Generator[socket.socket]:
         """Connect a client that asks for frames and then reads nothing; its receive buffer is 4 KiB."""
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -136,12 +136,14 @@ def receive_frame(client: ClientConnection) -> dict[str, Any]:
 
 
 def close_code(client: ClientConnection) -> int:
-    try:
+    def receive_to_the_end() -> None:
         while True:
             client.recv(DEADLINE_S)
-    except ConnectionClosed as closed:
-        assert closed.rcvd is not None, "the connection ended without a close frame"
-        return closed.rcvd.code
+
+    with pytest.raises(ConnectionClosed) as closed:
+        receive_to_the_end()
+    assert closed.value.rcvd is not None, "the connection ended without a close frame"
+    return closed.value.rcvd.code
 
 
 def test_frames_and_events_arrive_over_the_socket(service: Service) -> None:
@@ -281,7 +283,7 @@ _JSON = st.recursive(
 )
 _WRONG_FIELD = st.fixed_dictionaries(
     {"field": st.sampled_from([key for key in VIEW if key != "type"]), "value": _JSON}
-).map(lambda change: {**VIEW, change["field"]: change["value"]})
+).map(lambda change: {**VIEW, str(change["field"]): change["value"]})
 
 
 def _is_wrong(message: object) -> bool:
