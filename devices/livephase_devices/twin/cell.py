@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 REFRACTION_INCREMENT_UM3_PER_PG = 0.18
 _NOISE_SIZE = 256
 
-Image = NDArray[np.float32]
+Image = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def render_cell(
     return profile * np.float32(rad_um2 / max(float(profile.sum()) * pixel_um**2, 1e-9))
 
 
-def _soft_disc(distance: Image, width: float) -> Image:
+def _soft_disc(distance: Image, width: float | np.floating) -> Image:
     """1 inside (distance < 1), 0 outside, with an edge that pixels can resolve."""
     edge = np.clip((1 + width - distance) / (2 * width), 0, 1)
     return edge * edge * (3 - 2 * edge)
@@ -136,10 +136,7 @@ def _flat(look: CellLook, along: Image, across: Image, y: Image, x: Image, pixel
     squeeze = rng.uniform(1.0, 1.35)
     n = np.hypot((along - shift[0]) / squeeze, (across - shift[1]) * squeeze) / nucleus_um
     body += (
-        edge
-        * rng.uniform(0.3, 0.55)
-        * _soft_disc(n, np.float32(0.12))
-        * np.sqrt(np.clip(1.1 - n * n * 0.6, 0, None))
+        edge * rng.uniform(0.3, 0.55) * _soft_disc(n, np.float32(0.12)) * np.sqrt(np.clip(1.1 - n * n * 0.6, 0, None))
     )
     body += edge * _spots(rng, look, y, x, shift, nucleus_um)
     return body

@@ -248,7 +248,7 @@ class Culture:
         """Push (um in this step) along y and x, and how crowded each cell is (0 = free)."""
         push_y, push_x, crowding = (np.zeros(len(cells)) for _ in range(3))
         points = np.stack([cells.y_um, cells.x_um], axis=1) % self.size_um
-        tree = cKDTree(points, boxsize=self.size_um)
+        tree = cKDTree(points, boxsize=np.array(self.size_um))
         pairs = tree.query_pairs(2 * float(radius.max()), output_type="ndarray")
         if len(pairs) == 0:
             return push_y, push_x, crowding

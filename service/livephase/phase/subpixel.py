@@ -86,9 +86,7 @@ class SubpixelUNet(nn.Module):
         self.decoder1 = _Block(2 * w)
         self.up0 = nn.ConvTranspose2d(2 * w, w, 2, stride=2)
         self.decoder0 = _Block(w)
-        self.head = nn.Sequential(
-            nn.Conv2d(w, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, self.scale**2, 3, padding=1)
-        )
+        self.head = nn.Sequential(nn.Conv2d(w, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, self.scale**2, 3, padding=1))
         self.shuffle = nn.PixelShuffle(self.scale)
 
     def forward(self, intensity: Tensor, reduced_defocus_um: Tensor) -> Tensor:

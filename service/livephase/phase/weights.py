@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -65,14 +65,10 @@ def load_network(path: Path) -> tuple[nn.Module, ModelCard]:
     card = read_card(path)
     network = build_network(card.architecture)
     try:
-        tensors = cast("dict[str, torch.Tensor]", load_file(path))
-        floats = {
-            key: value.float() if value.is_floating_point() else value for key, value in tensors.items()
-        }
+        tensors = load_file(path)
+        floats = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
         network.load_state_dict(floats)
     except (SafetensorError, RuntimeError) as error:
-        msg = (
-            f"model file {path}: weights do not fit a {card.architecture.name}: {str(error).splitlines()[0]}"
-        )
+        msg = f"model file {path}: weights do not fit a {card.architecture.name}: {str(error).splitlines()[0]}"
         raise ModelError(msg) from error
     return network.eval(), card

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +19,8 @@ from livephase.training.pairs import make_pairs
 from livephase.training.recipe import load_recipe
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from livephase.training import loop
 
 FINAL_DEFOCI_UM = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 13.0)

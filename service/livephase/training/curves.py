@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -12,6 +11,8 @@ from livephase.training.metrics import ssim
 from livephase.training.validation import TestFrame, reconstruct
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
 
@@ -25,9 +26,7 @@ def draw_curves(log: Path, picture: Path) -> None:
     picture : Path
         PNG to write.
     """
-    entries: list[dict[str, Any]] = [
-        json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()
-    ]
+    entries: list[dict[str, Any]] = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     losses = [(e["step"], e["loss"]) for e in entries if "loss" in e]
     checks = [(e["step"], e["validation"]) for e in entries if "validation" in e]
     figure = Figure(figsize=(12, 4), layout="constrained")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from livephase_devices.twin.specimen import Specimen
 from numpy.typing import NDArray
+
+from livephase_devices.twin.specimen import Specimen
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SIMULATED_SHAPE = (1152, 1152)
 _LOWEST_CREDIBLE_RAD = -0.3

@@ -7,18 +7,18 @@ the square are drawn anew each time a pair is used, so a stored pair never looks
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
 from numpy.typing import NDArray
 
 from livephase.phase.modelfile import INPUT_GAIN, REFERENCE_WAVELENGTH_UM
 from livephase.training.fields import measured_field, simulated_field
+from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from livephase.training.recipe import OpticsPart, Recipe
 
@@ -144,9 +144,7 @@ def network_input(frame: Floats) -> Floats:
     return (frame - 1) * np.float32(INPUT_GAIN)
 
 
-def draw_batch(
-    pairs: Pairs, optics: OpticsPart, count: int, rng: np.random.Generator
-) -> tuple[Floats, Floats, Floats]:
+def draw_batch(pairs: Pairs, optics: OpticsPart, count: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
     """Draw a batch with fresh noise, quantisation, shading and symmetry.
 
     Returns
@@ -164,7 +162,7 @@ def draw_batch(
     inputs = np.empty((count, 1, lr, lr), np.float32)
     targets = np.empty((count, 1, lr * SCALE, lr * SCALE), np.float32)
     for slot, index in enumerate(chosen):
-        turns, mirror = rng.integers(4), rng.integers(2)
+        turns, mirror = int(rng.integers(4)), rng.integers(2)
         frame, phase = np.rot90(pairs.intensity[index], turns), np.rot90(pairs.phase_rad[index], turns)
         if mirror:
             frame, phase = frame[:, ::-1], phase[:, ::-1]

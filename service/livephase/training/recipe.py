@@ -22,9 +22,7 @@ class DataPart(_Part):
     seed: int = 1
     simulated_fields: int = Field(120, ge=0, description="simulated cultures of 1152 x 1152 HR pixels")
     pairs_for_each_field: int = Field(24, ge=1)
-    real_folder: Path | None = Field(
-        None, description="folder of qpi_cells .npz files; relative to the recipe"
-    )
+    real_folder: Path | None = Field(None, description="folder of qpi_cells .npz files; relative to the recipe")
     real_held_back: tuple[str, ...] = ()
     real_pairs: int = Field(2000, ge=0)
     patch_lr_px: int = Field(96, ge=32, multiple_of=8)

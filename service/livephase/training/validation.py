@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
-from numpy.typing import NDArray
 
 from livephase.phase.modelfile import REFERENCE_WAVELENGTH_UM
 from livephase.training.fields import measured_field, simulated_field
 from livephase.training.metrics import nrmse_by_period, psnr_db, rmse_rad, ssim
 from livephase.training.pairs import SCALE, network_input
+from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
     from torch import nn
 
 _UNSEEN_SEED = 987_000_000
@@ -76,9 +77,7 @@ def make_frame(name: str, phase: NDArray[np.float32], defocus_um: float, seed: i
     return TestFrame(name, frame, phase, defocus_um, setup.wavelength_um, setup.hr_pixel_um)
 
 
-def standard_frames(
-    real_files: list[Path], defoci_um: tuple[float, ...] = (6.0,), fields: int = 3
-) -> list[TestFrame]:
+def standard_frames(real_files: list[Path], defoci_um: tuple[float, ...] = (6.0,), fields: int = 3) -> list[TestFrame]:
     """Make the unseen simulated fields, and the held-back measured ones, at each defocus."""
     phases = [("simulated", simulated_field(_UNSEEN_SEED + i, (1024, 1024))) for i in range(fields)]
     phases += [("measured", measured_field(path)) for path in real_files]
@@ -95,9 +94,7 @@ def reconstruct(network: nn.Module, frame: TestFrame) -> NDArray[np.float32]:
     scaled = network_input(frame.frame / frame.frame.mean())
     reduced = frame.defocus_um * frame.wavelength_um / REFERENCE_WAVELENGTH_UM
     with torch.inference_mode():
-        phase = network(
-            torch.from_numpy(scaled)[None, None].to(device), torch.tensor([reduced], device=device)
-        )
+        phase = network(torch.from_numpy(scaled)[None, None].to(device), torch.tensor([reduced], device=device))
     return phase[0, 0].float().cpu().numpy()
 
 

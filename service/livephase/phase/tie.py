@@ -1,0 +1,80 @@
+"""Phase from two planes by the transport of intensity equation (paper eq. 3).
+
+The equation -k dI/dz = div(I grad phase) is solved in Teague's way: an auxiliary function with grad psi = I grad phase
+makes it two Poisson equations. Each is solved by a discrete cosine transform, which is the solution on a field
+mirrored at its edges (no flow of light through the border), so it does not wrap around as a plain Fourier solution does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import dctn, idctn
+
+Floats = NDArray[np.floating]
+
+REGULARISATION_PERIOD_UM = 400.0
+"""Periods longer than this are damped: there the derivative carries noise and illumination drift, not phase."""
+
+
+def _solve_poisson(source: Floats, pixel_um: float) -> Floats:
+    """Solve laplace(u) = source with zero normal derivative at the border; the mean of u is 0."""
+    rows, columns = source.shape
+    k_y = np.pi * np.arange(rows)[:, None] / (rows * pixel_um)
+    k_x = np.pi * np.arange(columns)[None, :] / (columns * pixel_um)
+    k_squared = k_y**2 + k_x**2
+    floor = (2 * np.pi / REGULARISATION_PERIOD_UM) ** 4
+    spectrum = dctn(source, norm="ortho") * (-k_squared / (k_squared**2 + floor))
+    spectrum[0, 0] = 0
+    return idctn(spectrum, norm="ortho")
+
+
+def solve_tie(
+    in_focus: Floats, defocused: Floats, dz_um: float, pixel_um: float, wavelength_um: float
+) -> NDArray[np.float32]:
+    """Phase of a pair of planes.
+
+    Parameters
+    ----------
+    in_focus, defocused : ndarray
+        (Y, X) intensity, any common unit, at z = 0 and z = ``dz_um``.
+    dz_um : float
+        Distance of the planes in um; positive = the lens focuses above the specimen.
+    pixel_um, wavelength_um : float
+        Pixel at the specimen and wavelength in um.
+
+    Returns
+    -------
+    NDArray[float32]
+        (Y, X) phase in radians with mean 0, periods over ``REGULARISATION_PERIOD_UM`` damped.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ, ``dz_um`` is 0 or the in-focus plane is dark somewhere.
+    """
+    if in_focus.shape != defocused.shape:
+        msg = f"the planes differ in shape: {in_focus.shape} and {defocused.shape}"
+        raise ValueError(msg)
+    if dz_um == 0:
+        msg = "dz_um is 0: the two planes must lie at different depths"
+        raise ValueError(msg)
+    base = np.asarray(in_focus, np.float64)
+    if base.min() <= 0:
+        msg = "the in-focus plane has pixels without light; crop to the illuminated field"
+        raise ValueError(msg)
+    # Drift of the lamp between the planes would be read as a lens over the whole field.
+    plane = np.asarray(defocused, np.float64) * (base.mean() / np.mean(defocused))
+    wave_number = 2 * np.pi / wavelength_um
+    psi = _solve_poisson(-wave_number * (plane - base) / dz_um, pixel_um)
+    flow_y, flow_x = np.gradient(psi, pixel_um)
+    divergence = np.gradient(flow_y / base, pixel_um, axis=0) + np.gradient(flow_x / base, pixel_um, axis=1)
+    # Differences attenuate short periods; for an even field the first solution divided by it is the exact one.
+    correction = (
+        _solve_poisson(divergence, pixel_um)
+        - _solve_poisson(
+            sum(np.gradient(flow, pixel_um, axis=axis) for axis, flow in enumerate((flow_y, flow_x))), pixel_um
+        )
+        / base.mean()
+    )
+    return (psi / base.mean() + correction).astype(np.float32)
