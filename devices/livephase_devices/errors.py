@@ -7,7 +7,8 @@
     │   ├── DeviceNotFoundError    no device of that label or role
     │   ├── DeviceTimeoutError     a call did not return in time
     │   ├── DeviceBusyError        the microscope is in use (a sequence, a run)
-    │   └── PropertyError          a property is unknown, read-only or out of range
+    │   ├── PropertyError          a property is unknown, read-only or out of range
+    │   └── MicroscopeConfigError  a microscope.toml or the .cfg it names is wrong
     └── (the service adds its own: livephase.errors)
 
 Every message says what happened, to which device or file, and what to do.
@@ -86,3 +87,11 @@ class PropertyError(DeviceError):
     status = 422
     slug = "property"
     title = "Property refused"
+
+
+class MicroscopeConfigError(DeviceError):
+    """A microscope's TOML, or the Micro-Manager configuration that it names, is missing or wrong."""
+
+    status = 422
+    slug = "microscope-config"
+    title = "Microscope configuration is wrong"

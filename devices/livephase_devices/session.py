@@ -1,0 +1,278 @@
+"""The core with its devices loaded; every method runs on the owner thread.
+
+Nothing here waits for another thread or takes a lock, and nothing connects to the core's events: a Python device
+emits under its own lock, so a slot that called the core would wait for itself.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from pymmcore_plus import CMMCorePlus
+from pymmcore_plus.experimental.unicore import UniMMCore
+
+from livephase_devices import loading
+from livephase_devices.errors import (
+    DeviceError,
+    DeviceNotFoundError,
+    DeviceTimeoutError,
+    LivephaseError,
+    PropertyError,
+)
+from livephase_devices.frame import CameraFrame
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from numpy.typing import NDArray
+
+    from livephase_devices.config import MicroscopeConfig
+    from livephase_devices.owner_thread import OwnerThread
+
+    Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+LENS_TOLERANCE_UM = 0.5
+"""A lens that stops further than this from where it was sent has not arrived."""
+_LOAD_FACTOR = 6
+"""Loading may take this many call time-outs: devices home and warm up while they initialise."""
+_GREY_TYPES = (np.dtype(np.uint8).str, np.dtype(np.uint16).str)
+_BUSY_POLL_S = 0.002
+
+
+def stall_limit_s(exposure_ms: float) -> float:
+    """Longest wait for a frame before the camera counts as stalled: max(5 s, 5 exposures)."""
+    return max(5.0, 5.0 * exposure_ms / 1000.0)
+
+
+class CoreSession:
+    """A loaded core, seen as one camera, perhaps one lens, and properties.
+
+    Parameters
+    ----------
+    config : MicroscopeConfig
+        Roles and scale of the lens.
+    thread : OwnerThread
+        Is told which device is being talked to, so that a time-out can name it.
+    """
+
+    def __init__(self, config: MicroscopeConfig, thread: OwnerThread) -> None:
+        self.config = config
+        self._thread = thread
+        self._last_buffer: NDArray[Any] | None = None
+        self._frames = 0
+        self.core = UniMMCore()
+        # Python callbacks from the core's own threads are what aborts the process at exit ("FATAL: exception not
+        # rethrown"). CMMCorePlus overrides this call with a refusal; the method below it is Micro-Manager's own.
+        super(CMMCorePlus, self.core).registerCallback(None)
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Load and check the configuration; see ``livephase_devices.loading.load`` for the errors."""
+        self.core.setTimeoutMs(max(1, round(self.config.call_timeout_s * 1000)))
+        with self.touching(self.config.cfg.name, "load", _LOAD_FACTOR * self.config.call_timeout_s):
+            loading.load(self.core, self.config)
+        self.camera_is_python = self.core.isPyDevice(self.config.camera)
+        self._check_pixel_format()
+
+    def unload(self) -> None:
+        """Stop the camera and unload every device; never raises for a device that refuses to shut down."""
+        with suppress(Exception):
+            if self.core.isSequenceRunning():
+                self.core.stopSequenceAcquisition()
+        try:
+            self.core.unloadAllDevices()
+        except Exception:  # noqa: BLE001 - a Python device's shutdown may raise; the others must still go
+            for label in self.core.getLoadedDevices():
+                if label != "Core":
+                    with suppress(Exception):
+                        self.core.unloadDevice(label)
+            with suppress(Exception):
+                super(CMMCorePlus, self.core).unloadAllDevices()
+
+    @contextmanager
+    def touching(self, device: str, action: str, timeout_s: float | None = None) -> Generator[None]:
+        """Name device and action for a time-out, and turn any exception into an error that names them."""
+        with self._thread.touching(device, action, timeout_s):
+            try:
+                yield
+            except LivephaseError:
+                raise
+            except Exception as error:
+                reason = loading.one_line(error)
+                if isinstance(error, TimeoutError) or "timed out" in reason.lower():
+                    raise DeviceTimeoutError(f"{action}: {reason}", device) from error
+                raise DeviceError(f"{action} failed: {reason}", device) from error
+
+    # -- camera -----------------------------------------------------------------------------------------------
+
+    def snap(self) -> CameraFrame:
+        """Expose once; lens position and clocks are taken when the exposure begins."""
+        camera, core = self.config.camera, self.core
+        defocus_um = self.confirmed_defocus_um()
+        with self.touching(camera, "read the exposure"):
+            exposure_ms = float(core.getExposure())
+        with self.touching(camera, "snap", max(self.config.call_timeout_s, stall_limit_s(exposure_ms))):
+            utc_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
+            core.snapImage()
+            image = core.getImage(fix=False)
+            if self.camera_is_python and image is self._last_buffer:
+                # A Python camera that delivers nothing leaves the previous buffer in the core, without an error.
+                raise DeviceError("delivered no new image for a snap (the previous one is still there)", camera)
+            self._last_buffer = image if self.camera_is_python else None
+        return self.frame(image, exposure_ms, defocus_um, utc_ns, monotonic_ns)
+
+    def frame(
+        self, image: NDArray[Any], exposure_ms: float, defocus_um: float | None, utc_ns: int, monotonic_ns: int
+    ) -> CameraFrame:
+        """Make a frame of an image that the core handed out, with a copy of its own and the recorded values."""
+        camera = self.config.camera
+        with self.touching(camera, "describe the image"):
+            bit_depth = self.bit_depth()
+            shape = self.sensor_shape()
+        if image.dtype.str not in _GREY_TYPES or image.shape != shape:
+            raise DeviceError(
+                f"delivered an image of {image.shape} {image.dtype} instead of {shape} uint8 or uint16", camera
+            )
+        if image.flags.owndata and image.flags.c_contiguous and not self.camera_is_python:
+            pixels = cast("Pixels", image)  # the C++ core has copied it for this caller
+        else:
+            pixels = cast("Pixels", np.array(image, order="C", copy=True))
+        recorded = {name: self._number(name) for name in self.config.recorded_properties}
+        frame = CameraFrame(
+            pixels=pixels,
+            bit_depth=bit_depth,
+            exposure_ms=exposure_ms,
+            defocus_um=defocus_um,
+            time_utc_ns=utc_ns,
+            time_monotonic_ns=monotonic_ns,
+            index=self._frames,
+            properties=recorded,
+        )
+        self._frames += 1
+        return frame
+
+    @property
+    def frames_taken(self) -> int:
+        """Frames made since loading."""
+        return self._frames
+
+    def sensor_shape(self) -> tuple[int, int]:
+        """(Y, X) of an image in pixels."""
+        return int(self.core.getImageHeight()), int(self.core.getImageWidth())
+
+    def bit_depth(self) -> int:
+        """Significant bits of a pixel; a Python camera states them as property ``BitDepth``."""
+        camera = self.config.camera
+        if self.camera_is_python and self.core.hasProperty(camera, "BitDepth"):
+            return int(self.core.getProperty(camera, "BitDepth"))
+        return int(self.core.getImageBitDepth())
+
+    def set_exposure_ms(self, ms: float) -> None:
+        """Set the exposure time in ms, within the limits that the camera states."""
+        camera, core = self.config.camera, self.core
+        with self.touching(camera, f"set the exposure to {ms:g} ms"):
+            low, high = 0.0, math.inf
+            if core.hasProperty(camera, "Exposure") and core.hasPropertyLimits(camera, "Exposure"):
+                low, high = (
+                    core.getPropertyLowerLimit(camera, "Exposure"),
+                    core.getPropertyUpperLimit(camera, "Exposure"),
+                )
+            if not (low <= ms <= high and 0 < ms < math.inf):
+                raise PropertyError(
+                    f"an exposure of {ms:g} ms cannot be set; it must be above 0 and lie in {low:g} to {high:g} ms",
+                    camera,
+                )
+            core.setExposure(camera, float(ms))
+
+    def _check_pixel_format(self) -> None:
+        camera, core = self.config.camera, self.core
+        with self.touching(camera, "read the pixel format"):
+            components, size = int(core.getNumberOfComponents()), int(core.getBytesPerPixel())
+        if components != 1 or size not in (1, 2):
+            raise DeviceError(
+                f"delivers {components} component(s) of {size} byte(s) a pixel; set its PixelType to an 8-bit or "
+                "16-bit grey level",
+                camera,
+            )
+
+    def _number(self, full_name: str) -> float:
+        label, _, name = full_name.partition(".")
+        with self.touching(label, f"read property {name!r}"):
+            return float(self.core.getProperty(label, name))
+
+    # -- lens -------------------------------------------------------------------------------------------------
+
+    def require_lens(self) -> str:
+        """Return the lens' label.
+
+        Raises
+        ------
+        DeviceNotFoundError
+            The microscope has none.
+        """
+        if self.config.lens is None:
+            raise DeviceNotFoundError(
+                'has no lens: add lens = "<label of a stage>" to its TOML to set the defocus', self.config.name
+            )
+        return self.config.lens
+
+    def confirmed_defocus_um(self) -> float | None:
+        """Wait until the lens rests, and return its defocus in um; None without a lens."""
+        if self.config.lens is None:
+            return None
+        self._wait_for_lens(self.config.lens)
+        with self.touching(self.config.lens, "read the position"):
+            return self.config.defocus_of(float(self.core.getPosition(self.config.lens)))
+
+    def defocus_limits_um(self) -> tuple[float, float] | None:
+        """Lowest and highest defocus in um, where the lens has a property ``Position`` with limits."""
+        lens, core = self.config.lens, self.core
+        if lens is None:
+            return None
+        with self.touching(lens, "read the limits"):
+            if not core.hasProperty(lens, "Position") or not core.hasPropertyLimits(lens, "Position"):
+                return None
+            ends = (core.getPropertyLowerLimit(lens, "Position"), core.getPropertyUpperLimit(lens, "Position"))
+        low, high = sorted(self.config.defocus_of(float(end)) for end in ends)
+        return low, high
+
+    def move_lens(self, defocus_um: float) -> float:
+        """Move the lens, wait until it rests and has settled; return the confirmed defocus in um."""
+        lens = self.require_lens()
+        if not math.isfinite(defocus_um):
+            raise PropertyError(f"a defocus of {defocus_um} um is not a number to move to", lens)
+        limits = self.defocus_limits_um()
+        if limits is not None and not limits[0] - 1e-9 <= defocus_um <= limits[1] + 1e-9:
+            raise PropertyError(
+                f"a defocus of {defocus_um:g} um is outside its range of {limits[0]:g} to {limits[1]:g} um", lens
+            )
+        with self.touching(lens, f"move to {defocus_um:g} um"):
+            self.core.setPosition(lens, self.config.position_of(defocus_um))
+        self._wait_for_lens(lens)
+        with self.touching(lens, "settle", self.config.lens_settle_s + self.config.call_timeout_s):
+            time.sleep(self.config.lens_settle_s)
+        confirmed_um = cast("float", self.confirmed_defocus_um())
+        if abs(confirmed_um - defocus_um) > LENS_TOLERANCE_UM:
+            raise DeviceError(
+                f"was sent to a defocus of {defocus_um:g} um but reports {confirmed_um:g} um; "
+                "check that it is powered and not blocked",
+                lens,
+            )
+        return confirmed_um
+
+    def _wait_for_lens(self, lens: str) -> None:
+        deadline_s = time.monotonic() + self.config.call_timeout_s
+        while True:
+            with self.touching(lens, "ask whether it rests"):
+                if not self.core.deviceBusy(lens):
+                    return
+            if time.monotonic() > deadline_s:
+                raise DeviceTimeoutError(
+                    f"is still moving after {self.config.call_timeout_s:g} s; check that it is powered", lens
+                )
+            time.sleep(_BUSY_POLL_S)
