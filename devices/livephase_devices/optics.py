@@ -204,12 +204,11 @@ def intensity(
     xp = array_namespace(phase_rad)
     spectrum = _fft2(object_field(phase_rad, kappa_per_rad))
     tilts = source_points(setup, points, rotation_rad)
-    total = None
+    total = xp.zeros_like(phase_rad)
     for tilt in tilts:
         kernel = transfer_function(phase_rad, setup, defocus_um, (float(tilt[0]), float(tilt[1])))
         wave = _fft2(spectrum * kernel, inverse=True)
-        partial = xp.real(wave) ** 2 + xp.imag(wave) ** 2
-        total = partial if total is None else total + partial
+        total = total + xp.real(wave) ** 2 + xp.imag(wave) ** 2
     return total / len(tilts)
 
 

@@ -2,7 +2,7 @@
 
 The equation -k dI/dz = div(I grad phase) is solved in Teague's way: an auxiliary function with grad psi = I grad phase
 makes it two Poisson equations. Each is solved by a discrete cosine transform, which is the solution on a field
-mirrored at its edges (no flow of light through the border), so it does not wrap around as a plain Fourier solution does.
+mirrored at its edges (no flow of light through the border), so it does not wrap around as a plain Fourier solution.
 """
 
 from __future__ import annotations
@@ -68,13 +68,8 @@ def solve_tie(
     wave_number = 2 * np.pi / wavelength_um
     psi = _solve_poisson(-wave_number * (plane - base) / dz_um, pixel_um)
     flow_y, flow_x = np.gradient(psi, pixel_um)
-    divergence = np.gradient(flow_y / base, pixel_um, axis=0) + np.gradient(flow_x / base, pixel_um, axis=1)
-    # Differences attenuate short periods; for an even field the first solution divided by it is the exact one.
-    correction = (
-        _solve_poisson(divergence, pixel_um)
-        - _solve_poisson(
-            sum(np.gradient(flow, pixel_um, axis=axis) for axis, flow in enumerate((flow_y, flow_x))), pixel_um
-        )
-        / base.mean()
-    )
-    return (psi / base.mean() + correction).astype(np.float32)
+    # Differences attenuate short periods, so only the effect of uneven light goes through them: for even light the
+    # correction vanishes and psi over the intensity is the solution.
+    uneven = 1 / base - 1 / base.mean()
+    divergence = np.gradient(flow_y * uneven, pixel_um, axis=0) + np.gradient(flow_x * uneven, pixel_um, axis=1)
+    return (psi / base.mean() + _solve_poisson(divergence, pixel_um)).astype(np.float32)
