@@ -1,0 +1,86 @@
+"""The engine of the worker: one frame of counts in, one finite phase out."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from livephase.errors import InferenceError
+from livephase.inference.runtimes import DeviceMemoryError, Runtime, open_runtime
+from livephase.phase.preprocess import prepare, reduced_defocus_um
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from livephase.inference.protocol import WorkerSettings
+
+
+class PhaseEngine:
+    """Preprocessing, network and check of its output.
+
+    Parameters
+    ----------
+    settings : WorkerSettings
+        Model, runtime, optics and threads.
+
+    Attributes
+    ----------
+    runtime : Runtime
+        What computes at present.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self.runtime: Runtime
+        self.runtime, self.card = open_runtime(settings.runtime, settings.model_path, settings.threads)
+
+    def compute(self, pixels: NDArray[Any], defocus_um: float, bit_depth: int, out: NDArray[np.float32]) -> float:
+        """Compute one phase.
+
+        Parameters
+        ----------
+        pixels : NDArray[uint8 or uint16]
+            Counts (Y, X).
+        defocus_um : float
+            Defocus of the frame.
+        bit_depth : int
+            Bits of the camera.
+        out : NDArray[float32]
+            Receives the phase (scale Y, scale X) in rad; zero outside a field stop. Untouched on an error.
+
+        Returns
+        -------
+        float
+            Wall time in ms.
+
+        Raises
+        ------
+        InferenceError
+            The frame cannot be used, or the network's output is not finite.
+        """
+        began = time.perf_counter()
+        prepared = prepare(
+            pixels, bit_depth=bit_depth, stride=self.runtime.stride, flat_field=self._settings.flat_field
+        )
+        reduced = reduced_defocus_um(defocus_um, self._settings.wavelength_um)
+        phase = self._run(prepared.intensity, reduced)
+        if not np.isfinite(phase).all():
+            msg = (
+                f"model {self.card.name} gave values that are not finite for defocus {defocus_um:g} um "
+                f"on {self.runtime.name}; the frame has no phase"
+            )
+            raise InferenceError(msg)
+        prepared.crop(phase, self.card.scale, out)
+        return (time.perf_counter() - began) * 1e3
+
+    def _run(self, intensity: NDArray[np.float32], reduced: float) -> NDArray[np.float32]:
+        try:
+            return self.runtime.run(intensity, reduced)
+        except DeviceMemoryError:
+            if self._settings.runtime != "auto":
+                raise
+            # The GPU is shared with other programs; a slower phase is better than none.
+            self.runtime, self.card = open_runtime("openvino", self._settings.model_path, self._settings.threads)
+            return self.runtime.run(intensity, reduced)

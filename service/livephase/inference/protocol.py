@@ -1,0 +1,106 @@
+"""What the service and the inference worker say to each other over the control pipe.
+
+::
+
+    service                                worker
+       │ ── spawn(WorkerSettings) ───────────▶ │  loads the model
+       │ ◀──────────── Ready or StartFailed ── │
+       │ ── Request(slot, shape, defocus) ───▶ │  reads the frame from shared memory, computes,
+       │ ◀────────────────── Done or Failed ── │  writes the phase to shared memory
+       │ ── None ────────────────────────────▶ │  exits
+
+Pixels never travel through the pipe: see ``shared.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+RuntimeName = Literal["auto", "openvino", "torch-cpu", "torch-cuda"]
+RUNTIME_NAMES: tuple[RuntimeName, ...] = ("auto", "openvino", "torch-cpu", "torch-cuda")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker is started with.
+
+    Attributes
+    ----------
+    flat_field : "none", "auto" or NDArray
+        As in ``phase.preprocess.prepare``.
+    threads : int
+        Threads of the network's arithmetic.
+    """
+
+    model_path: Path
+    runtime: RuntimeName
+    wavelength_um: float
+    flat_field: Literal["none", "auto"] | NDArray[np.float32]
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model is loaded; ``runtime`` says by what it is computed."""
+
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """The worker could not load its model or runtime and exits."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One frame to compute.
+
+    Attributes
+    ----------
+    sequence : int
+        Counts requests; comes back in the answer.
+    slot, segment : int, str
+        Which slot, and the name of its shared-memory segment (a slot that grows gets a new one).
+    shape, dtype : tuple, str
+        The frame (Y, X) at offset 0 of the segment, C-contiguous; ``"uint8"`` or ``"uint16"``.
+    phase_offset : int
+        Where the phase (scale x Y, scale x X) float32 goes, in bytes.
+    """
+
+    sequence: int
+    slot: int
+    segment: str
+    shape: tuple[int, int]
+    dtype: str
+    phase_offset: int
+    defocus_um: float
+    bit_depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The phase of that request lies in its slot."""
+
+    sequence: int
+    inference_ms: float
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """That request has no phase; ``message`` says why."""
+
+    sequence: int
+    message: str
+
+
+Answer = Ready | StartFailed | Done | Failed
