@@ -16,11 +16,10 @@ from livephase_devices.errors import DeviceError, LivephaseError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from livephase_devices.microscope import Microscope
-
     from livephase.acquisition.ports import Observer, PhaseEngine
     from livephase.frames import PhaseResult
     from livephase_devices.frame import CameraFrame
+    from livephase_devices.microscope import Microscope
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +79,7 @@ class LiveMode:
             self._device_failed(error)
             return
         self._failures = 0
-        submitted = self._submit(
-            frame, frame.defocus_um if frame.defocus_um is not None else stated_defocus_um
-        )
+        submitted = self._submit(frame, frame.defocus_um if frame.defocus_um is not None else stated_defocus_um)
         with self._lock:
             self._frames += 1
             self._dropped += not submitted

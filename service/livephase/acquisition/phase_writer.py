@@ -22,6 +22,7 @@ from livephase.errors import StorageError
 from livephase_devices.errors import LivephaseError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from livephase.acquisition.ports import Observer, PhaseEngine, RunSink
@@ -71,16 +72,26 @@ class PhaseWriter:
         Named in previews and in log lines.
     bit_depth : int
         Of the raw pixels, the same for all frames of the run.
+    progressed : callable
+        Called, from this thread, whenever a phase is stored or recorded missing.
     """
 
     def __init__(
-        self, engine: PhaseEngine, sink: RunSink, observer: Observer, *, run_id: str, bit_depth: int
+        self,
+        engine: PhaseEngine,
+        sink: RunSink,
+        observer: Observer,
+        *,
+        run_id: str,
+        bit_depth: int,
+        progressed: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._sink = sink
         self._observer = observer
         self._run_id = run_id
         self._bit_depth = bit_depth
+        self._progressed = progressed
         self._lock = threading.Lock()
         self._newest: _Waiting | None = None
         self._backlog: deque[_Waiting] = deque()
@@ -198,17 +209,15 @@ class PhaseWriter:
         result = job.future.result()
         taken_s = time.monotonic() - job.submitted_s
         self._measured_s = taken_s if self._measured_s is None else 0.7 * self._measured_s + 0.3 * taken_s
-        if not bool(np.isfinite(result.phase_rad).all()):
-            self._give_up(taken, "the network returned values that are not finite")
+        if not bool(np.isfinite(result.phase_rad).any()):  # single pixels may be NaN: outside a field stop
+            self._give_up(taken, "the network returned no finite value")
             return
         try:
             self._sink.write_phase(taken.index, result, backfilled=taken.frame is None)
         except StorageError as storage_error:
             self._failed(taken, storage_error)
             return
-        with self._lock:
-            self._in_engine -= 1
-        self._attempts.pop(taken.index, None)
+        self._settled(taken)
         if taken.frame is not None:
             self._observer.frame_ready(
                 taken.frame,
@@ -221,9 +230,7 @@ class PhaseWriter:
     def _failed(self, taken: _Waiting, error: BaseException) -> None:
         """Put a frame back behind the others, or record its phase missing when it was tried often enough."""
         attempts = self._attempts.get(taken.index, 0) + 1
-        log.warning(
-            "run %s: phase of time point %d, attempt %d: %s", self._run_id, taken.index, attempts, error
-        )
+        log.warning("run %s: phase of time point %d, attempt %d: %s", self._run_id, taken.index, attempts, error)
         if attempts >= ATTEMPTS:
             self._give_up(taken, str(error))
             return
@@ -233,7 +240,6 @@ class PhaseWriter:
             self._in_engine -= 1
 
     def _give_up(self, taken: _Waiting, reason: str) -> None:
-        self._attempts.pop(taken.index, None)
         try:
             self._sink.mark_phase_missing(taken.index, reason)
         except StorageError as error:
@@ -241,5 +247,10 @@ class PhaseWriter:
             self._observer.fault(self._fault)
         else:
             self._observer.fault(f"time point {taken.index} has no phase: {reason}")
+        self._settled(taken)
+
+    def _settled(self, taken: _Waiting) -> None:
+        self._attempts.pop(taken.index, None)
         with self._lock:
             self._in_engine -= 1
+        self._progressed()

@@ -35,7 +35,7 @@ class PhaseEngine(Protocol):
         ...
 
     def submit(
-        self, pixels: NDArray[np.uint8 | np.uint16], defocus_um: float, *, bit_depth: int
+        self, pixels: NDArray[np.uint8] | NDArray[np.uint16], defocus_um: float, *, bit_depth: int
     ) -> Future[PhaseResult]:
         """Start computing the phase of raw pixels (Y, X); the future fails with an InferenceError."""
         ...
@@ -53,7 +53,7 @@ class RunSink(Protocol):
         """Store a raw frame; it is durable when this returns. StorageError when it cannot be."""
         ...
 
-    def read_raw(self, index: int) -> NDArray[np.uint8 | np.uint16]:
+    def read_raw(self, index: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """Read a raw frame (Y, X) back."""
         ...
 

@@ -27,12 +27,11 @@ from livephase.errors import StorageError
 from livephase_devices.errors import DeviceError
 
 if TYPE_CHECKING:
-    from livephase_devices.microscope import Microscope
-
     from livephase.acquisition.plan import AcquisitionPlan
     from livephase.acquisition.ports import Observer, PhaseEngine, RunSink
     from livephase.acquisition.progress import RunState
     from livephase_devices.frame import CameraFrame
+    from livephase_devices.microscope import Microscope
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,14 @@ class Run:
         self._frame_shape = frame_shape
         self._warnings = warnings
         self._anchor = UtcAnchor.now()
-        self._phases = PhaseWriter(engine, sink, observer, run_id=run_id, bit_depth=bit_depth)
+        self._phases = PhaseWriter(
+            engine,
+            sink,
+            observer,
+            run_id=run_id,
+            bit_depth=bit_depth,
+            progressed=lambda: observer.run_changed(self.progress),
+        )
         self._schedule: Schedule | None = None
         self._next_index = 0
         self._state: RunState = "queued"
@@ -138,6 +144,10 @@ class Run:
             if not self._stop.is_set():
                 self._stop_state, self._stop_reason = state, reason
                 self._stop.set()
+
+    def abandon(self, state: RunState, reason: str) -> None:
+        """End a run that was never started."""
+        self._close(state, reason)
 
     def execute(self) -> None:
         """Record the run and close its store; never raises."""
@@ -227,16 +237,12 @@ class Run:
         self._note_clock_jump()
         late_s = schedule.late_s(index, frame.time_monotonic_ns)
         before_s = time.monotonic()
-        self._sink.write_raw(
-            index, frame, time_utc_ns=self._anchor.utc_ns_at(frame.time_monotonic_ns), late_s=late_s
-        )
+        self._sink.write_raw(index, frame, time_utc_ns=self._anchor.utc_ns_at(frame.time_monotonic_ns), late_s=late_s)
         self._observer.time_point_done(late_s=late_s, write_s=time.monotonic() - before_s)
         defocus_um = self.plan.defocus_um if frame.defocus_um is None else frame.defocus_um
         self._phases.offer(index, frame, defocus_um)
         if self._engine.status().state != "ready":
-            self._observer.frame_ready(
-                frame, None, defocus_um=defocus_um, run_id=self.run_id, time_point=index
-            )
+            self._observer.frame_ready(frame, None, defocus_um=defocus_um, run_id=self.run_id, time_point=index)
 
     def _note_clock_jump(self) -> None:
         jump_s = self._anchor.jump_s(time.time_ns(), time.monotonic_ns())

@@ -20,12 +20,11 @@ from livephase.errors import ConflictError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from livephase_devices.microscope import Microscope
-
     from livephase.acquisition.ports import Observer, PhaseEngine
     from livephase.acquisition.progress import LiveStatus
     from livephase.acquisition.runner import Run
     from livephase_devices.frame import CameraFrame
+    from livephase_devices.microscope import Microscope
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +55,9 @@ class AcquisitionThread:
         self._closing = False
         self._thread = threading.Thread(target=self._loop, name="acquisition", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, stated_defocus_um: float | None = None) -> None:
+        """Start the thread; ``stated_defocus_um`` holds for a microscope without a lens until it is changed."""
+        self._stated_defocus_um = stated_defocus_um if self._microscope.config.lens is None else None
         self._thread.start()
 
     def close(self, reason: str, timeout_s: float = 60.0) -> None:
@@ -115,6 +115,11 @@ class AcquisitionThread:
             self._resume_live = self._live.status.running
             self._live.switch(running=False)
             self._changed.notify_all()
+
+    def refuse_during_run(self, what: str) -> None:
+        """Raise ConflictError while a run has the microscope; ``what`` begins its message."""
+        with self._changed:
+            self._refuse_during_run(what)
 
     def snap(self) -> Future[CameraFrame]:
         """Take one frame; ConflictError during a run, DeviceError in the future."""

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from livephase.acquisition.progress import RunState  # noqa: TC001 - pydantic reads the annotation at run time
+from livephase.acquisition.progress import RunState
 from livephase.clock import iso_utc
-from livephase_devices.frame import MicroscopeState  # noqa: TC001 - pydantic reads the annotation at run time
+from livephase_devices.microscope import MicroscopeState
 
 if TYPE_CHECKING:
     from livephase.acquisition.progress import LiveStatus, RunProgress
@@ -108,9 +108,7 @@ class LiveOut(BaseModel):
     @classmethod
     def of_status(cls, status: LiveStatus) -> Self:
         """Describe live mode."""
-        return cls(
-            running=status.running, frames=status.frames, dropped=status.dropped, fault=status.fault
-        )
+        return cls(running=status.running, frames=status.frames, dropped=status.dropped, fault=status.fault)
 
 
 class InferenceOut(BaseModel):

@@ -1,0 +1,93 @@
+"""The web application: gate, problem documents, routes, live stream and page, over one set of services."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.staticfiles import StaticFiles
+
+from livephase import __version__
+from livephase.api import problems, routes_acquisitions, routes_microscope, routes_service
+from livephase.api.schemas import Problem
+from livephase.api.security import LOOPBACK_NAMES, Gate
+from livephase.api.static import client_directory
+from livephase.api.stream import stream_router
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from livephase.api.services import Services
+
+PREFIX = "/api/v1"
+WATCH_S = 0.5
+"""How often the state of the inference worker is looked at for viewers."""
+
+
+def create_app(services: Services) -> FastAPI:
+    """Return the application over services that are open; it does not close them."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        services.hub.attach()
+        watch = asyncio.create_task(_watch_inference(services))
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    app = FastAPI(
+        title="livephase",
+        version=__version__,
+        summary="Live quantitative phase microscopy: runs, live mode, microscope and models.",
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,  # both pages load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        default_response_class=problems.FiniteJSONResponse,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.add_middleware(Gate)
+    problems.install(app)
+    for routes in (routes_service, routes_microscope, routes_acquisitions):
+        app.include_router(routes.router, prefix=PREFIX)
+    app.include_router(routes_service.root)
+    app.include_router(stream_router(services.hub, allowed_hosts=LOOPBACK_NAMES), prefix=PREFIX)
+    app.mount("/", StaticFiles(directory=client_directory(), html=True))
+    app.openapi = lambda: _openapi(app)  # pyright: ignore[reportAttributeAccessIssue] - FastAPI's documented hook
+    return app
+
+
+async def _watch_inference(services: Services) -> None:
+    """Tell viewers when the inference worker changes its state."""
+    told: tuple[str, int] | None = None
+    while True:
+        inference = services.inference()
+        now = (inference.state, inference.restarts)
+        if now != told:
+            services.publisher.event("inference", inference.model_dump(mode="json"))
+            told = now
+        await asyncio.sleep(WATCH_S)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI in which every error is a problem document, as it is on the wire."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        for path in schema["paths"].values():
+            for operation in path.values():
+                for status, response in operation["responses"].items():
+                    if status >= "400":
+                        response["content"] = content
+        parts = schema.setdefault("components", {}).setdefault("schemas", {})
+        for unused in ("HTTPValidationError", "ValidationError"):
+            parts.pop(unused, None)
+        parts["Problem"] = Problem.model_json_schema()
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,160 @@
+"""What acquisition reports, passed on to viewers (preview hub) and to the metrics."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from livephase.acquisition.progress import ENDED, Counters
+from livephase.api.problems import finite
+from livephase.api.schemas import RunOut
+from livephase.preview import PreviewFrame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from livephase.acquisition.progress import LiveStatus, RunProgress
+    from livephase.frames import PhaseResult
+    from livephase.metrics import Metrics
+    from livephase.phase.modelfile import ModelCard
+    from livephase.preview import PreviewHub
+    from livephase_devices.config import MicroscopeConfig
+    from livephase_devices.frame import CameraFrame
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """The service's ``acquisition.ports.Observer``; called from any thread.
+
+    Parameters
+    ----------
+    hub : PreviewHub
+        Gets every frame and every event.
+    metrics : Metrics
+        Counts them.
+    microscope, card
+        Decide whether a frame lies inside the model's valid range.
+    path_of : callable
+        Store of a run.
+    """
+
+    def __init__(
+        self,
+        hub: PreviewHub,
+        metrics: Metrics,
+        microscope: MicroscopeConfig,
+        card: ModelCard,
+        path_of: Callable[[str], Path],
+    ) -> None:
+        self._hub = hub
+        self._metrics = metrics
+        self._microscope = microscope
+        self._card = card
+        self._path_of = path_of
+        self._sequence = itertools.count(1)
+        self._lock = threading.Lock()
+        self._counted: dict[str, Counters] = {}
+        self.first_phase = threading.Event()
+
+    def range_problems(self, defocus_um: float | None) -> list[str]:
+        """Return what lies outside the model's valid range at that defocus, one sentence each."""
+        return self._card.range_problems(
+            defocus_um=defocus_um,
+            lr_pixel_um=self._microscope.lr_pixel_um,
+            wavelength_um=self._microscope.wavelength_um,
+            coherence=self._microscope.coherence,
+        )
+
+    def event(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Tell every viewer."""
+        self._hub.publish_event({"kind": kind, **finite(content)})
+
+    def run_changed(self, progress: RunProgress) -> None:
+        """Tell viewers about a run, and count what is new."""
+        with self._lock:
+            self._count(progress)
+            run = RunOut.of_progress(progress, str(self._path_of(progress.run_id)))
+            self.event("run", run.model_dump(mode="json"))
+
+    def live_changed(self, status: LiveStatus) -> None:
+        """Tell viewers about live mode."""
+        self._metrics.live_running.set(status.running)
+        self.event("live", {"running": status.running, "fault": status.fault})
+
+    def live_frame(self, *, submitted: bool) -> None:
+        """Count a live frame."""
+        self._metrics.live_frames.inc()
+        (self._metrics.live_submitted if submitted else self._metrics.live_dropped).inc()
+
+    def time_point_done(self, *, late_s: float, write_s: float) -> None:
+        """Measure a time point."""
+        self._metrics.late.observe(late_s)
+        self._metrics.raw_write.observe(write_s)
+
+    def frame_ready(
+        self,
+        frame: CameraFrame,
+        result: PhaseResult | None,
+        *,
+        defocus_um: float | None,
+        run_id: str | None,
+        time_point: int | None,
+    ) -> None:
+        """Show a frame; without phase while there is none."""
+        if result is not None:
+            self._metrics.inference.observe(result.inference_ms / 1000)
+        self._hub.publish(
+            PreviewFrame(
+                sequence=next(self._sequence),
+                phase_rad=None if result is None else result.phase_rad,
+                raw=frame.pixels,
+                bit_depth=frame.bit_depth,
+                hr_pixel_um=self._microscope.lr_pixel_um / self._card.scale,
+                time_utc_ns=frame.time_utc_ns,
+                defocus_um=defocus_um,
+                source="live" if run_id is None else "run",
+                run_id=run_id,
+                time_point=time_point,
+                out_of_range=bool(self.range_problems(defocus_um)),
+                saturated_fraction=saturated_fraction(frame),
+                scale=self._card.scale,
+            )
+        )
+        if result is not None:
+            self.first_phase.set()
+
+    def fault(self, message: str) -> None:
+        """Tell viewers that something failed."""
+        log.warning("%s", message)
+        self._metrics.faults.inc()
+        self.event("fault", {"message": message})
+
+    def _count(self, progress: RunProgress) -> None:
+        """Add to the metrics what a run has done since it was last seen."""
+        before = self._counted.get(progress.run_id)
+        now = progress.counters
+        if before is None:
+            self._metrics.expected.inc(now.expected)
+            self._metrics.run_active.set(1)
+            before = Counters(now.expected)
+        self._metrics.raw_written.inc(now.raw_written - before.raw_written)
+        self._metrics.raw_missing.inc(now.raw_missing - before.raw_missing)
+        self._metrics.phase_written.inc(now.phase_written - before.phase_written)
+        self._metrics.phase_missing.inc(now.phase_missing - before.phase_missing)
+        if progress.state in ENDED:
+            self._counted.pop(progress.run_id, None)
+            self._metrics.runs.labels(progress.state).inc()
+            self._metrics.run_active.set(0)
+        else:
+            self._counted[progress.run_id] = now
+
+
+def saturated_fraction(frame: CameraFrame) -> float:
+    """Return the fraction of pixels at the highest count that the camera can give."""
+    return float(np.count_nonzero(frame.pixels >= 2**frame.bit_depth - 1)) / frame.pixels.size

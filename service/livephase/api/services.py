@@ -1,0 +1,135 @@
+"""The composition root: builds every part of the service, wires them, and takes them down in order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Self
+
+from livephase.acquisition.thread import AcquisitionThread
+from livephase.api.publisher import Publisher
+from livephase.api.runs import Runs
+from livephase.api.schemas import InferenceOut
+from livephase.errors import ConfigurationError
+from livephase.inference.client import InferenceClient
+from livephase.metrics import Metrics
+from livephase.phase.modelfile import default_model_path
+from livephase.preview import PreviewHub
+from livephase_devices.errors import LivephaseError
+from livephase_devices.microscope import Microscope
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from livephase.config import ServiceConfig
+
+log = logging.getLogger(__name__)
+
+STOPPED = "the service was stopped"
+
+
+class Services:
+    """All parts of a running service; a context manager.
+
+    ``open`` fails with one clear error and leaves nothing behind; ``close`` interrupts a run, unloads the
+    devices and ends the inference worker.
+
+    Parameters
+    ----------
+    config : ServiceConfig
+        What to build.
+
+    Raises
+    ------
+    ModelError
+        The model file cannot be used.
+    """
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self.config = config
+        self.data: Path = config.service.data.absolute()
+        self.model_path: Path = config.model.path or default_model_path()
+        self.engine = InferenceClient(
+            self.model_path,
+            config.model.runtime,
+            lr_pixel_um=config.microscope.lr_pixel_um,
+            wavelength_um=config.microscope.wavelength_um,
+        )
+        self.card = self.engine.card
+        self.microscope = Microscope(config.microscope)
+        self.metrics = Metrics()
+        self.hub = PreviewHub()
+        self.publisher = Publisher(self.hub, self.metrics, config.microscope, self.card, self._store_path)
+        self.thread = AcquisitionThread(self.microscope, self.engine, self.publisher)
+        self.runs = Runs(self.data, self.microscope, self.card, self.engine, self.thread, self.publisher)
+        self.store_problems: list[str] = []
+
+    def open(self) -> None:
+        """Start everything.
+
+        Raises
+        ------
+        ConfigurationError
+            The data folder cannot be written.
+        LivephaseError
+            The microscope does not load.
+        """
+        _make_writable(self.data)
+        try:
+            self.engine.start()
+            self.microscope.open()
+            self.store_problems = self.runs.recover()
+            if self.config.live.defocus_um is not None and self.config.microscope.lens is not None:
+                self.microscope.set_defocus_um(self.config.live.defocus_um)
+            self.thread.start(self.config.live.defocus_um)
+            if self.config.live.on_start:
+                self.thread.start_live()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self, reason: str = STOPPED) -> None:
+        """Stop everything; may be called twice."""
+        self.thread.close(reason)
+        self.engine.close()
+        try:
+            self.microscope.close()
+        except LivephaseError as error:
+            log.error("%s", error)
+        self.hub.close()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def inference(self) -> InferenceOut:
+        """Describe the inference worker."""
+        status = asdict(self.engine.status())
+        return InferenceOut(**{name: status[name] for name in InferenceOut.model_fields})
+
+    def _store_path(self, run_id: str) -> Path:
+        return self.runs.path(run_id)
+
+
+def _make_writable(folder: Path) -> None:
+    """Create the data folder and write to it once, so that a run does not find out first."""
+    probe = folder / f".livephase-write-test-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+    except OSError as error:
+        raise ConfigurationError(
+            f"the data folder {folder} cannot be written ({error.strerror}); choose another one with --data or"
+            " data = in the table [service]"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
