@@ -1,0 +1,238 @@
+"""Frame table: one array over t for every value that is recorded with a frame.
+
+The arrays have the planned length from the start and are not compressed, so that a value is changed in place: 8
+bytes in a page, which no reader sees half-written. They are not synced with every frame, because the journal is, and
+holds the same values; a store that was interrupted gets its table from there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from livephase.storage.durable import sync_directory, write_atomically
+from livephase.storage.journal import PhaseLine, RawLine
+from livephase.storage.layout import (
+    FRAMES,
+    SERVICE_FOLDER,
+    ZARR_JSON,
+    array_document,
+    group_document,
+    to_json,
+)
+from livephase.storage.spec import Validity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from pydantic import JsonValue
+
+    from livephase.storage.journal import Line
+    from livephase.storage.layout import Document
+    from livephase.storage.spec import ImageName, RunSpec
+
+CHUNK_FRAMES: Final = 4096
+
+DType = Literal["int64", "float64", "uint8"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One array of the table; frames that are not there hold 0 (integers) or NaN."""
+
+    name: str
+    dtype: DType
+    unit: str | None
+    description: str
+
+    @property
+    def fill(self) -> float:
+        """What a frame that is not there holds."""
+        return np.nan if self.dtype == "float64" else 0
+
+
+BASE_COLUMNS: Final = (
+    Column("time_utc_ns", "int64", "nanosecond", "start of the exposure, since 1970-01-01 UTC"),
+    Column("time_monotonic_ns", "int64", "nanosecond", "start of the exposure on the clock that never jumps"),
+    Column("defocus_um", "float64", "micrometer", "confirmed distance of the lens focus above the specimen"),
+    Column("exposure_ms", "float64", "millisecond", "exposure time"),
+    Column("inference_ms", "float64", "millisecond", "time to compute the phase"),
+    Column("latency_ms", "float64", "millisecond", "from the start of the exposure to the phase on disk"),
+    Column("raw_valid", "uint8", None, "see validity_codes of the group"),
+    Column("phase_valid", "uint8", None, "see validity_codes of the group"),
+)
+
+_RESERVED: Final = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+
+
+def property_columns(recorded: tuple[str, ...]) -> dict[str, Column]:
+    """Return the column of every recorded ``"Device.Property"``, named such that any file system takes it."""
+    taken = {column.name for column in BASE_COLUMNS}
+    columns: dict[str, Column] = {}
+    for name in recorded:
+        safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")
+        if _RESERVED.match(safe):  # COM1 is a usual label for a serial port, and no file on Windows
+            safe = f"_{safe}"
+        number, unique = 2, safe
+        while unique.casefold() in taken:
+            unique, number = f"{safe}_{number}", number + 1
+        taken.add(unique.casefold())
+        columns[name] = Column(unique, "float64", None, f"device property {name}")
+    return columns
+
+
+class FramesTable:
+    """The arrays under ``frames/`` of one run.
+
+    Parameters
+    ----------
+    store : Path
+        The run.
+    spec : RunSpec
+        Gives the length and the recorded properties.
+    """
+
+    def __init__(self, store: Path, spec: RunSpec) -> None:
+        self._store = store
+        self._frames = spec.frames
+        self._chunk = min(spec.frames, CHUNK_FRAMES)
+        self.properties = property_columns(spec.recorded)
+        self._columns = {column.name: column for column in (*BASE_COLUMNS, *self.properties.values())}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the arrays."""
+        return tuple(self._columns)
+
+    def create(self) -> None:
+        """Write the metadata; the values come with the frames."""
+        codes: Document = {code.name.lower(): int(code) for code in Validity}
+        attributes: Document = {"livephase": {"validity_codes": codes}}
+        for column in self._columns.values():
+            folder = self._store / FRAMES / column.name
+            folder.mkdir(parents=True)
+            codec: Document = {"name": "bytes"}
+            if column.dtype != "uint8":
+                codec["configuration"] = {"endian": "little"}
+            fill: JsonValue = "NaN" if column.dtype == "float64" else 0
+            text: Document = {"description": column.description}
+            if column.unit is not None:
+                text["unit"] = column.unit
+            document = array_document(
+                (self._frames,), column.dtype, fill, (self._chunk,), [codec], ("t",), attributes=text
+            )
+            self._replace(folder / ZARR_JSON, to_json(document))
+        self._replace(self._store / FRAMES / ZARR_JSON, to_json(group_document(attributes)))
+
+    def set_raw(self, line: RawLine) -> None:
+        """Set what a raw frame brings; its validity last."""
+        self._set(line.index, self._raw_row(line))
+        self.set_validity("raw", line.index, line.index, Validity.WRITTEN)
+
+    def set_phase(self, line: PhaseLine) -> None:
+        """Set what a phase image brings; its validity last."""
+        self._set(line.index, _phase_row(line))
+        self.set_validity("phase", line.index, line.index, line.validity)
+
+    def set_validity(self, image: ImageName, first: int, last: int, code: int) -> None:
+        """Set the validity of the frames ``first`` to ``last`` (inclusive)."""
+        self._fill(f"{image}_valid", first, last, code)
+
+    def rebuild(self, lines: Iterable[Line], codes: Mapping[ImageName, bytearray]) -> None:
+        """Write the whole table anew from a journal and the validity that follows from it."""
+        values = {name: np.full(self._frames, column.fill, self._dtype(name)) for name, column in self._columns.items()}
+        for line in lines:
+            match line:
+                case RawLine():
+                    row = self._raw_row(line)
+                case PhaseLine():
+                    row = _phase_row(line)
+                case _:
+                    continue
+            for name, value in row.items():
+                values[name][line.index] = value
+        for image, code in codes.items():
+            values[f"{image}_valid"] = np.frombuffer(bytes(code), np.uint8)
+        for name, column in values.items():
+            for start in range(0, self._frames, self._chunk):
+                padded = np.full(self._chunk, self._columns[name].fill, self._dtype(name))
+                part = column[start : start + self._chunk]
+                padded[: len(part)] = part
+                self._replace(self._chunk_path(name, start // self._chunk), padded.tobytes())
+
+    def read(self, name: str) -> NDArray[Any]:
+        """Read one column (T,)."""
+        dtype = self._dtype(name)
+        values = np.full(self._frames, self._columns[name].fill, dtype)
+        for start in range(0, self._frames, self._chunk):
+            path = self._chunk_path(name, start // self._chunk)
+            if path.exists():
+                stop = min(start + self._chunk, self._frames)
+                values[start:stop] = np.frombuffer(path.read_bytes(), dtype)[: stop - start]
+        return values
+
+    def validity(self, image: ImageName, index: int) -> Validity:
+        """Read the validity code of one frame."""
+        path = self._chunk_path(f"{image}_valid", index // self._chunk)
+        if not path.exists():
+            return Validity.NOT_THERE
+        with path.open("rb") as file:
+            file.seek(index % self._chunk)
+            return Validity(file.read(1)[0])
+
+    def sync(self) -> None:
+        """Make all values durable."""
+        for name in self._columns:
+            folder = self._store / FRAMES / name
+            for path in folder.glob("c.*"):
+                with path.open("r+b") as file:
+                    os.fsync(file.fileno())
+            sync_directory(folder)
+
+    def _raw_row(self, line: RawLine) -> dict[str, float]:
+        row = {
+            "time_utc_ns": line.time_utc_ns,
+            "time_monotonic_ns": line.time_monotonic_ns,
+            "defocus_um": _number(line.defocus_um),
+            "exposure_ms": line.exposure_ms,
+        }
+        return row | {self.properties[name].name: _number(value) for name, value in line.properties.items()}
+
+    def _set(self, index: int, row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            self._fill(name, index, index, value)
+
+    def _fill(self, name: str, first: int, last: int, value: float) -> None:
+        dtype = self._dtype(name)
+        for chunk in range(first // self._chunk, last // self._chunk + 1):
+            start = max(first - chunk * self._chunk, 0)
+            stop = min(last - chunk * self._chunk + 1, self._chunk)
+            path = self._chunk_path(name, chunk)
+            if not path.exists():
+                self._replace(path, np.full(self._chunk, self._columns[name].fill, dtype).tobytes())
+            with path.open("r+b", buffering=0) as file:
+                file.seek(start * dtype.itemsize)
+                file.write(np.full(stop - start, value, dtype).tobytes())
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        return np.dtype(self._columns[name].dtype).newbyteorder("<")
+
+    def _chunk_path(self, name: str, chunk: int) -> Path:
+        return self._store / FRAMES / name / f"c.{chunk}"
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        write_atomically(path, content, self._store / SERVICE_FOLDER)
+
+
+def _phase_row(line: PhaseLine) -> dict[str, float]:
+    return {"inference_ms": line.inference_ms, "latency_ms": line.latency_ms}
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
