@@ -21,6 +21,7 @@ from livephase_devices.errors import LivephaseError
 from livephase_devices.microscope import Microscope
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -41,6 +42,8 @@ class Services:
     ----------
     config : ServiceConfig
         What to build.
+    properties : mapping
+        Device properties by (label, name), set when the devices are loaded.
 
     Raises
     ------
@@ -48,8 +51,11 @@ class Services:
         The model file cannot be used.
     """
 
-    def __init__(self, config: ServiceConfig) -> None:
+    def __init__(
+        self, config: ServiceConfig, properties: Mapping[tuple[str, str], str | int | float] | None = None
+    ) -> None:
         self.config = config
+        self._properties = dict(properties or {})
         self.data: Path = config.service.data.absolute()
         self.model_path: Path = config.model.path or default_model_path()
         self.engine = InferenceClient(
@@ -81,6 +87,8 @@ class Services:
         try:
             self.engine.start()
             self.microscope.open()
+            for (label, name), value in self._properties.items():
+                self.microscope.set_property(label, name, value)
             self.store_problems = self.runs.recover()
             if self.config.live.defocus_um is not None and self.config.microscope.lens is not None:
                 self.microscope.set_defocus_um(self.config.live.defocus_um)
