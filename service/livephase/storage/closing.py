@@ -65,7 +65,7 @@ def close_run(
     journal.append(*missing, StateLine(state=end.state, reason=end.reason, utc_ns=now_ns))
     for line in missing:
         ledger.apply(line)
-        table.set_validity(line.image, line.first, line.last, ledger.codes[line.image][line.first])
+    table.set_all_validity(ledger.codes)
     length = max(ledger.lengths.values())
     for arrays in image_arrays(document.run).values():
         show_frames(store, arrays, length)

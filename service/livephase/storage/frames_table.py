@@ -27,7 +27,7 @@ from livephase.storage.layout import (
 from livephase.storage.spec import Validity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -133,16 +133,21 @@ class FramesTable:
     def set_raw(self, line: RawLine) -> None:
         """Set what a raw frame brings; its validity last."""
         self._set(line.index, self._raw_row(line))
-        self.set_validity("raw", line.index, line.index, Validity.WRITTEN)
+        self.set_validity("raw", line.index, Validity.WRITTEN)
 
     def set_phase(self, line: PhaseLine) -> None:
         """Set what a phase image brings; its validity last."""
         self._set(line.index, _phase_row(line))
-        self.set_validity("phase", line.index, line.index, line.validity)
+        self.set_validity("phase", line.index, line.validity)
 
-    def set_validity(self, image: ImageName, first: int, last: int, code: int) -> None:
-        """Set the validity of the frames ``first`` to ``last`` (inclusive)."""
-        self._fill(f"{image}_valid", first, last, code)
+    def set_validity(self, image: ImageName, index: int, code: int) -> None:
+        """Set the validity of one frame."""
+        self._put(f"{image}_valid", index, [code])
+
+    def set_all_validity(self, codes: Mapping[ImageName, bytearray]) -> None:
+        """Set the validity of all frames."""
+        for image, column in codes.items():
+            self._put(f"{image}_valid", 0, np.frombuffer(bytes(column), np.uint8))
 
     def rebuild(self, lines: Iterable[Line], codes: Mapping[ImageName, bytearray]) -> None:
         """Write the whole table anew from a journal and the validity that follows from it."""
@@ -157,14 +162,11 @@ class FramesTable:
                     continue
             for name, value in row.items():
                 values[name][line.index] = value
-        for image, code in codes.items():
-            values[f"{image}_valid"] = np.frombuffer(bytes(code), np.uint8)
         for name, column in values.items():
-            for start in range(0, self._frames, self._chunk):
-                padded = np.full(self._chunk, self._columns[name].fill, self._dtype(name))
-                part = column[start : start + self._chunk]
-                padded[: len(part)] = part
-                self._replace(self._chunk_path(name, start // self._chunk), padded.tobytes())
+            for damaged in (self._store / FRAMES / name).glob("c.*"):
+                damaged.unlink()
+            self._put(name, 0, column)
+        self.set_all_validity(codes)
 
     def read(self, name: str) -> NDArray[Any]:
         """Read one column (T,)."""
@@ -206,19 +208,22 @@ class FramesTable:
 
     def _set(self, index: int, row: Mapping[str, float]) -> None:
         for name, value in row.items():
-            self._fill(name, index, index, value)
+            self._put(name, index, [value])
 
-    def _fill(self, name: str, first: int, last: int, value: float) -> None:
-        dtype = self._dtype(name)
-        for chunk in range(first // self._chunk, last // self._chunk + 1):
-            start = max(first - chunk * self._chunk, 0)
-            stop = min(last - chunk * self._chunk + 1, self._chunk)
+    def _put(self, name: str, first: int, values: Sequence[float] | NDArray[Any]) -> None:
+        """Set one column from frame ``first`` on, in place."""
+        column = np.asarray(values, self._dtype(name))
+        done = 0
+        while done < len(column):
+            chunk, offset = divmod(first + done, self._chunk)
+            part = column[done : done + self._chunk - offset]
             path = self._chunk_path(name, chunk)
             if not path.exists():
-                self._replace(path, np.full(self._chunk, self._columns[name].fill, dtype).tobytes())
+                self._replace(path, np.full(self._chunk, self._columns[name].fill, column.dtype).tobytes())
             with path.open("r+b", buffering=0) as file:
-                file.seek(start * dtype.itemsize)
-                file.write(np.full(stop - start, value, dtype).tobytes())
+                file.seek(offset * column.itemsize)
+                file.write(part.tobytes())
+            done += len(part)
 
     def _dtype(self, name: str) -> np.dtype[Any]:
         return np.dtype(self._columns[name].dtype).newbyteorder("<")

@@ -241,21 +241,22 @@ class RunWriter:
     def _write(
         self, image: ImageName, index: int, levels: Sequence[Pixels], line: Callable[[], RawLine | PhaseLine]
     ) -> None:
-        """Write the shards of a claimed frame, then commit it."""
+        """Write the shards of a claimed frame, then commit it; all or nothing."""
+        shards = self._shards[image]
         try:
-            self._shards[image].write(index, levels)
-            with self._commits:
-                self._commit(image, index, line())
+            shards.write(index, levels)
+            try:
+                with self._commits:
+                    self._commit(image, index, line())
+            except (OSError, ValueError):
+                shards.remove(index)
+                raise
         except (OSError, ValueError) as error:
             raise storage_error(error, self.path, f"{image} frame {index} could not be written") from error
 
     def _commit(self, image: ImageName, index: int, line: RawLine | PhaseLine) -> None:
         before = self._ledger.codes[image][index]
-        try:
-            self._journal.append(line)
-        except OSError:
-            self._shards[image].remove(index)
-            raise
+        self._journal.append(line)
         try:
             if isinstance(line, RawLine):
                 self._table.set_raw(line)
@@ -266,9 +267,8 @@ class RunWriter:
         except OSError:
             # Readers go by the validity: it is taken back first, then the journal, which a recovery goes by.
             with suppress(OSError):
-                self._table.set_validity(image, index, index, before)
+                self._table.set_validity(image, index, before)
             self._journal.take_back()
-            self._shards[image].remove(index)
             raise
         self._ledger.apply(line)
 
@@ -288,7 +288,7 @@ class RunWriter:
                 self._journal.append(*lines)
                 for line in lines:
                     self._ledger.apply(line)
-                    self._table.set_validity(line.image, index, index, Validity.MISSING)
+                    self._table.set_validity(line.image, index, Validity.MISSING)
             except OSError as error:
                 doing = f"the missing {images[0]} frame {index} could not be recorded"
                 raise storage_error(error, self.path, doing) from error
