@@ -1,0 +1,226 @@
+"""The simulated camera: exposes the simulated specimen with shot noise, read noise and uneven illumination."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pymmcore_plus.experimental.unicore import SimpleCameraDevice
+
+from livephase_devices.optics import OpticalSetup, SensorModel, uneven_illumination
+from livephase_devices.python_device import add_property
+from livephase_devices.twin import world
+from livephase_devices.twin.field import FieldKey, FieldSource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import DTypeLike, NDArray
+
+STANDARD_EXPOSURE_MS = 20.0
+STANDARD_LEVEL = 0.6
+"""Mean level of an empty field at the standard exposure, as a fraction of the range."""
+SPECIMEN_STEP_S = 15.0
+"""The specimen is shown in steps of this much biological time."""
+_DEFOCUS_STEP_UM = 0.01
+_BIT_DEPTHS = {"8bit": 8, "12bit": 12}
+
+
+class TwinCamera(SimpleCameraDevice):
+    """Camera over a culture of dividing cells.
+
+    The property names of the sensor size are those of Micro-Manager's DemoCamera. With ``Speedup`` 0 the specimen
+    stands still, and only ``SpecimenTime-s-Set`` changes its time: then frames are a function of the seed, the
+    settings and the number of frames taken since loading.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shape = [490, 647]
+        self._seed = 1
+        self._start_h = 30.0
+        self._setup = OpticalSetup(binning=world.BINNING)
+        self._kappa_per_rad = 0.01
+        self._unevenness = 0.15
+        self._bit_depth = 8
+        self._exposure_ms = STANDARD_EXPOSURE_MS
+        self._speedup = 0.0
+        self._epoch = 0
+        self._anchor = (0.0, 0.0)  # (monotonic s, specimen s) from which the specimen's clock runs
+        self._shown = (0.0, 0.0)  # (specimen s, defocus um) of the last frame
+        self._frames = 0
+        self._bench: world.Bench | None = None
+        self._source: FieldSource | None = None
+        self._illumination: NDArray[np.float32] = np.ones((1, 1), np.float32)
+        self._add_fixed_properties()
+        self._add_properties()
+
+    def _add_fixed_properties(self) -> None:
+        def before() -> bool:
+            return self._bench is None
+
+        def optics(**changes: float) -> None:
+            self._setup = replace(self._setup, **changes)
+
+        def size(axis: int, pixels: int) -> None:
+            self._shape[axis] = pixels
+
+        def seed(value: int) -> None:
+            self._seed = value
+
+        def start(hours: float) -> None:
+            self._start_h = hours
+
+        pixels = (16, 4096)
+        for name, axis in (("OnCameraCCDXSize", 1), ("OnCameraCCDYSize", 0)):
+            add_property(
+                self,
+                name,
+                int,
+                lambda axis=axis: self._shape[axis],
+                lambda value, axis=axis: size(axis, value),
+                limits=pixels,
+                only_before=before,
+            )
+        add_property(self, "Seed", int, lambda: self._seed, seed, limits=(0, 2**31 - 1), only_before=before)
+        add_property(self, "StartTime-h", float, lambda: self._start_h, start, limits=(0, 1000), only_before=before)
+        add_property(
+            self,
+            "Wavelength-um",
+            float,
+            lambda: self._setup.wavelength_um,
+            lambda value: optics(wavelength_um=value),
+            limits=(0.2, 2.0),
+            only_before=before,
+        )
+        add_property(
+            self,
+            "ObjectiveNA",
+            float,
+            lambda: self._setup.objective_na,
+            lambda value: optics(objective_na=value),
+            limits=(0.02, 0.95),
+            only_before=before,
+        )
+        add_property(
+            self,
+            "HRPixel-um",
+            float,
+            lambda: self._setup.hr_pixel_um,
+            lambda value: optics(hr_pixel_um=value),
+            limits=(0.02, 10.0),
+            only_before=before,
+        )
+
+    def _add_properties(self) -> None:
+        def coherence(value: float) -> None:
+            self._setup = replace(self._setup, coherence=value)
+
+        def kappa(value: float) -> None:
+            self._kappa_per_rad = value
+
+        def unevenness(value: float) -> None:
+            self._unevenness = value
+            self._illuminate()
+
+        def pixel_type(value: str) -> None:
+            self._bit_depth = _BIT_DEPTHS[value]
+
+        def speedup(value: float) -> None:
+            self._anchor = time.monotonic(), self._clock_s()
+            self._speedup = value
+
+        def set_time(value: float) -> None:
+            self._anchor = time.monotonic(), value
+            self._epoch += 1
+
+        add_property(self, "Coherence", float, lambda: self._setup.coherence, coherence, limits=(0, 1.5))
+        add_property(self, "AbsorptionPerRad", float, lambda: self._kappa_per_rad, kappa, limits=(0, 0.5))
+        add_property(self, "Unevenness", float, lambda: self._unevenness, unevenness, limits=(0, 0.9))
+        add_property(self, "PixelType", str, lambda: f"{self._bit_depth}bit", pixel_type, allowed=tuple(_BIT_DEPTHS))
+        add_property(self, "BitDepth", int, lambda: self._bit_depth)
+        add_property(self, "Speedup", float, lambda: self._speedup, speedup, limits=(0, 1e6))
+        add_property(self, "SpecimenTime-s", float, lambda: self._shown[0])
+        add_property(self, "TrueDefocus-um", float, lambda: self._shown[1])
+        add_property(self, "SpecimenTime-s-Set", float, self._clock_s, set_time, limits=(0, 3.6e6))
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        """Seed the culture and start its clock."""
+        height, width = self._shape
+        specimen = world.make_specimen(self._seed, (height, width), self._setup.hr_pixel_um, self._setup.wavelength_um)
+        self._bench = world.join(self.core)
+        self._anchor = time.monotonic(), self._start_h * 3600.0
+        self._shown = self._anchor[1], 0.0
+        self._illuminate()
+        self._source = FieldSource(specimen)
+        self._source.warm_up(self._key(self._bench))
+
+    def shutdown(self) -> None:
+        """End the background computation."""
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        if self._bench is not None:
+            self._bench = None
+            world.leave(self.core)
+
+    # -- Camera -----------------------------------------------------------------------------------------------
+
+    def sensor_shape(self) -> tuple[int, int]:
+        """(Y, X) of the sensor in pixels."""
+        return self._shape[0], self._shape[1]
+
+    def dtype(self) -> DTypeLike:
+        """Unsigned 8 or 16 bits."""
+        return np.uint8 if self._bit_depth <= 8 else np.uint16
+
+    def get_exposure(self) -> float:
+        """Exposure time in ms."""
+        return self._exposure_ms
+
+    def set_exposure(self, exposure: float) -> None:
+        """Set the exposure time in ms; the light adds up in proportion."""
+        value_ms = float(exposure)
+        if not 0.01 <= value_ms <= 60_000.0:
+            raise ValueError(f"{value_ms:g} ms is outside 0.01 to 60000 ms")
+        self._exposure_ms = value_ms
+
+    def snap(self, buffer: NDArray[np.uint8] | NDArray[np.uint16]) -> Mapping[str, object]:
+        """Expose once into ``buffer``: the field of this moment, with noise of its own."""
+        if self._source is None or self._bench is None:
+            raise RuntimeError("the camera is not initialised")
+        field = self._source.get(self._key(self._bench))
+        began_s = time.monotonic()
+        level = STANDARD_LEVEL * self._exposure_ms / STANDARD_EXPOSURE_MS
+        rng = np.random.default_rng([self._seed, 0xCA, self._frames])
+        sensor = SensorModel(bit_depth=self._bit_depth)
+        buffer[:] = sensor.expose(field.light * self._illumination * np.float32(level), rng)
+        self._frames += 1
+        self._shown = field.key.time_s, field.key.defocus_um
+        time.sleep(max(0.0, self._exposure_ms / 1000.0 - (time.monotonic() - began_s)))
+        return {"SpecimenTime-s": field.key.time_s, "TrueDefocus-um": field.key.defocus_um}
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _illuminate(self) -> None:
+        self._illumination = uneven_illumination(self.sensor_shape(), self._unevenness, self._seed)
+
+    def _clock_s(self) -> float:
+        """Specimen time at this moment in s."""
+        since_s, specimen_s = self._anchor
+        return specimen_s + self._speedup * (time.monotonic() - since_s)
+
+    def _key(self, bench: world.Bench) -> FieldKey:
+        start_s = self._anchor[1]
+        steps = np.floor((self._clock_s() - start_s) / SPECIMEN_STEP_S)
+        return FieldKey(
+            time_s=float(start_s + steps * SPECIMEN_STEP_S),
+            epoch=self._epoch,
+            defocus_um=round(round(bench.defocus_um() / _DEFOCUS_STEP_UM) * _DEFOCUS_STEP_UM, 6) + 0.0,
+            setup=self._setup,
+            kappa_per_rad=self._kappa_per_rad,
+        )
