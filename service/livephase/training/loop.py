@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -213,8 +214,6 @@ class Trainer:
         partial.replace(self.checkpoint)
 
     def _resume(self) -> None:
-        from safetensors import safe_open
-
         with safe_open(self.checkpoint, framework="pt") as file:
             metadata = file.metadata()
         if metadata["data"] != self.recipe.data_digest:
@@ -233,3 +232,8 @@ class Trainer:
                 for k, v in part(f"optimiser.{index}.").items()
             }
         self.step = int(metadata["step"])
+        # What was logged after the checkpoint is about to be done again.
+        log = self.folder / "log.jsonl"
+        if log.exists():
+            kept = [line for line in log.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= self.step]
+            log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
