@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,9 @@ class PhaseEngine:
             The frame cannot be used, or the network's output is not finite.
         """
         began = time.perf_counter()
+        if not math.isfinite(defocus_um):
+            msg = f"the defocus is {defocus_um} um; a phase needs a finite one"
+            raise InferenceError(msg)
         prepared = prepare(
             pixels, bit_depth=bit_depth, stride=self.runtime.stride, flat_field=self._settings.flat_field
         )

@@ -6,13 +6,14 @@ exported graph freezes it. Weights come from safetensors only (``phase.weights``
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
 
-from livephase.errors import InferenceError
+from livephase.errors import InferenceError, ModelError
 from livephase.phase.weights import load_network
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class TorchRuntime:
         self.device = torch.device(device)
         self.stride = cast("int", network.stride)
         self.name = "torch-cpu" if device == "cpu" else "torch-cuda-bf16"
-        self._network = network.to(self.device).to(memory_format=torch.channels_last)
+        # torch's overloads leave memory_format out.
+        self._network: nn.Module = cast("Any", network).to(self.device, memory_format=torch.channels_last)
 
     def run(self, intensity: NDArray[np.float32], reduced_defocus_um: float) -> NDArray[np.float32]:
         """Compute; see ``Runtime.run``.
@@ -164,11 +166,12 @@ def open_runtime(name: RuntimeName, model_path: Path, threads: int) -> tuple[Run
     Raises
     ------
     ModelError
-        The file is not a usable model.
+        The file is not a usable model, or gives values that are not finite.
     InferenceError
         The runtime is not available on this machine.
     """
     network, card = load_network(model_path)
+    _probe(network, model_path)
     if name == "torch-cpu":
         return TorchRuntime(network, "cpu", threads), card
     if name == "torch-cuda" or (name == "auto" and torch.cuda.is_available()):
@@ -186,13 +189,25 @@ def open_runtime(name: RuntimeName, model_path: Path, threads: int) -> tuple[Run
         raise InferenceError(msg) from error
 
 
+def _probe(network: nn.Module, model_path: Path) -> None:
+    """Refuse a network whose arithmetic breaks; only torch shows it, OpenVINO's ReLU turns NaN into zero."""
+    side = 8 * cast("int", network.stride)
+    with torch.inference_mode():
+        phase: torch.Tensor = network(torch.ones(1, 1, side, side), torch.ones(1))
+    if not bool(torch.isfinite(phase).all()):
+        msg = f"model file {model_path} gives values that are not finite; it is damaged or its training diverged"
+        raise ModelError(msg)
+
+
 def _convert(network: nn.Module) -> Any:
     """Convert by the front end itself: ``openvino.convert_model`` would report its use over the network."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     example = (torch.zeros(1, 1, 64, 64), torch.zeros(1))
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # OpenVINO's other way in, torch.export, takes several times as long to start.
+        warnings.filterwarnings("ignore", r".*torch\.jit\..* is deprecated", DeprecationWarning)
         decoder = TorchScriptPythonDecoder(network, example_input=example)
         front_end = FrontEndManager().load_by_framework("pytorch")
         return front_end.convert(front_end.load(decoder))

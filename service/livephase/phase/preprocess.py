@@ -195,7 +195,7 @@ def _flatten(image: NDArray[np.float32], valid: NDArray[np.bool_] | None, flat_f
         msg = f"the flat field has shape {flat_field.shape}, the frame {image.shape}; they have to match"
         raise InferenceError(msg)
     used = np.ones(image.shape, dtype=bool) if valid is None else valid
-    if not bool((flat_field[used] > 0).all()):
+    if not bool((np.isfinite(flat_field[used]) & (flat_field[used] > 0)).all()):
         msg = "the flat field has pixels that are not positive; record it with the light on"
         raise InferenceError(msg)
     return image / np.where(used, flat_field / flat_field[used].mean(), 1).astype(np.float32)

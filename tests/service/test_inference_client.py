@@ -1,0 +1,263 @@
+"""The inference client with real worker processes: results, faults, shared memory and the service's death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import pytest
+
+from livephase.errors import InferenceError, ModelError, WorkerDiedError
+from livephase.inference.client import InferenceClient
+from livephase.inference.process import Timeouts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+DEADLINE_S = 90.0
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition, polling; fail when the deadline passes."""
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.01)
+
+
+def frame(seed: int = 0, shape: tuple[int, int] = (96, 120)) -> NDArray[np.uint8]:
+    """Make a noisy frame of 120 counts with a blurred spot."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    spot = 20 * np.exp(-((y - shape[0] / 2) ** 2 + (x - shape[1] / 3) ** 2) / 200)
+    noise = np.random.default_rng(seed).normal(0, 2, shape)
+    return np.round(120 + spot + noise).astype(np.uint8)
+
+
+def segments() -> set[str]:
+    """List the shared-memory segments of Python processes on this machine."""
+    folder = Path("/dev/shm")  # noqa: S108
+    return {entry.name for entry in folder.glob("psm_*")} if folder.is_dir() else set()
+
+
+@pytest.fixture(scope="module")
+def client(untrained_model: Path) -> Iterator[InferenceClient]:
+    """Run one worker for the tests that leave it alive, or that let it restart."""
+    timeouts = Timeouts(heartbeat_s=4.0)
+    with InferenceClient(
+        untrained_model, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, threads=1, timeouts=timeouts
+    ) as client:
+        client.wait_ready(DEADLINE_S)
+        yield client
+
+
+def phase_in_this_process(model: Path, pixels: NDArray[np.uint8], defocus_um: float) -> NDArray[np.float32]:
+    """Compute the same phase without a worker."""
+    from livephase.inference.engine import PhaseEngine
+    from livephase.inference.protocol import WorkerSettings
+
+    engine = PhaseEngine(WorkerSettings(model, "torch-cpu", 0.55, "none", 1))
+    out = np.empty((pixels.shape[0] * 4, pixels.shape[1] * 4), dtype=np.float32)
+    engine.compute(pixels, defocus_um, 8, out)
+    return out
+
+
+def test_worker_gives_the_phase_of_each_frame(client: InferenceClient, untrained_model: Path) -> None:
+    frames = [frame(1), frame(2, (64, 72)), frame(3), frame(4, (200, 96))]
+    futures = [client.submit(pixels, 6.0, bit_depth=8) for pixels in frames]
+    for pixels, future in zip(frames, futures, strict=True):
+        result = future.result(DEADLINE_S)
+        assert result.phase_rad.dtype == np.float32
+        assert result.runtime == "torch-cpu"
+        assert result.inference_ms > 0
+        expected = phase_in_this_process(untrained_model, pixels, 6.0)
+        np.testing.assert_allclose(result.phase_rad, expected, atol=1e-4)
+    status = client.status()
+    assert (status.state, status.runtime, status.pending) == ("ready", "torch-cpu", 0)
+
+
+def test_defocus_and_bit_depth_reach_the_network(client: InferenceClient) -> None:
+    pixels = frame()
+    near = client.submit(pixels, 2.0, bit_depth=8).result(DEADLINE_S).phase_rad
+    far = client.submit(pixels, 12.0, bit_depth=8).result(DEADLINE_S).phase_rad
+    wide = client.submit(pixels.astype(np.uint16) * np.uint16(256), 2.0, bit_depth=16).result(DEADLINE_S).phase_rad
+    np.testing.assert_allclose(near, wide, atol=1e-4)
+    assert np.abs(near - far).max() > 0.01
+    with pytest.raises(InferenceError, match="dark"):
+        client.submit(pixels.astype(np.uint16), 2.0, bit_depth=16).result(DEADLINE_S)
+
+
+def test_frames_that_cannot_be_computed_fail_alone(client: InferenceClient) -> None:
+    pid = client.status().pid
+    with pytest.raises(InferenceError, match="sides need at least 32"):
+        client.submit(np.full((16, 16), 100, np.uint8), 6.0, bit_depth=8).result(DEADLINE_S)
+    with pytest.raises(InferenceError, match="dark"):
+        client.submit(np.zeros((64, 64), np.uint8), 6.0, bit_depth=8).result(DEADLINE_S)
+    with pytest.raises(InferenceError, match="float64"):
+        client.submit(np.ones((64, 64)), 6.0, bit_depth=8).result(DEADLINE_S)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InferenceError, match="finite one"):
+        client.submit(frame(), float("nan"), bit_depth=8).result(DEADLINE_S)
+    assert client.submit(frame(), 6.0, bit_depth=8).result(DEADLINE_S).phase_rad.shape == (384, 480)
+    assert client.status().pid == pid
+
+
+def test_cancelled_frame_is_not_computed(client: InferenceClient) -> None:
+    futures = [client.submit(frame(seed, (400, 400)), 6.0, bit_depth=8) for seed in range(6)]
+    cancelled = futures[-1].cancel()
+    assert cancelled
+    with pytest.raises(CancelledError):
+        futures[-1].result(DEADLINE_S)
+    for future in futures[:-1]:
+        future.result(DEADLINE_S)
+
+
+def test_killed_worker_fails_its_frames_at_once_and_is_replaced(client: InferenceClient) -> None:
+    before = client.status()
+    assert before.pid is not None
+    futures = [client.submit(frame(seed, (400, 400)), 6.0, bit_depth=8) for seed in range(8)]
+    psutil.Process(before.pid).kill()
+    errors = [future.exception(DEADLINE_S) for future in futures]
+    died = [error for error in errors if isinstance(error, WorkerDiedError)]
+    assert died
+    assert all(error is None or isinstance(error, WorkerDiedError) for error in errors)
+    assert str(before.pid) in str(died[0])
+    again = client.submit(frame(), 6.0, bit_depth=8).result(DEADLINE_S)
+    assert np.isfinite(again.phase_rad).all()
+    after = client.status()
+    assert after.restarts == before.restarts + 1
+    assert after.pid != before.pid
+    assert after.error is None
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="the system has no SIGSTOP")
+def test_stopped_worker_is_noticed_killed_and_replaced(client: InferenceClient) -> None:
+    client.wait_ready(DEADLINE_S)
+    before = client.status()
+    assert before.pid is not None
+    os.kill(before.pid, signal.SIGSTOP)
+    future = client.submit(frame(), 6.0, bit_depth=8)
+    with pytest.raises(WorkerDiedError, match="no heartbeat"):
+        future.result(DEADLINE_S)
+    wait_until(lambda: not psutil.pid_exists(before.pid or 0), "the end of the stopped worker")
+    assert client.submit(frame(), 6.0, bit_depth=8).result(DEADLINE_S).phase_rad.shape == (384, 480)
+
+
+def test_stuck_computation_is_noticed_though_the_heart_beats(untrained_model: Path) -> None:
+    timeouts = Timeouts(frame_s=0.05)
+    with InferenceClient(
+        untrained_model, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, threads=1, timeouts=timeouts
+    ) as client:
+        client.wait_ready(DEADLINE_S)
+        large = np.tile(frame(shape=(512, 512)), (4, 4))
+        with pytest.raises(WorkerDiedError, match="stuck: no progress"):
+            client.submit(large, 6.0, bit_depth=8).result(DEADLINE_S)
+
+
+def test_close_fails_open_frames_and_leaves_nothing_behind(untrained_model: Path) -> None:
+    before = segments()
+    client = InferenceClient(untrained_model, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, threads=1)
+    client.start()
+    client.wait_ready(DEADLINE_S)
+    client.submit(frame(), 6.0, bit_depth=8).result(DEADLINE_S)
+    pid = client.status().pid
+    futures = [client.submit(frame(seed, (400, 400)), 6.0, bit_depth=8) for seed in range(20)]
+    client.close()
+    client.close()
+    assert all(future.done() for future in futures)
+    assert isinstance(futures[-1].exception(), InferenceError)
+    assert client.status().state == "stopped"
+    assert not psutil.pid_exists(pid or 0)
+    assert segments() <= before
+    with pytest.raises(InferenceError, match="stopped"):
+        client.submit(frame(), 6.0, bit_depth=8).result(DEADLINE_S)
+
+
+def test_worker_that_cannot_start_says_why(untrained_model: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.safetensors"
+    with pytest.raises(ModelError, match="cannot be read"):
+        InferenceClient(damaged, lr_pixel_um=2.6, wavelength_um=0.55)
+    # The header is whole, so that only the worker, which reads the weights, finds the damage.
+    damaged.write_bytes(untrained_model.read_bytes()[:-1000])
+    with InferenceClient(damaged, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, threads=1) as client:
+        future = client.submit(frame(), 6.0, bit_depth=8)
+        with pytest.raises(InferenceError, match="weights do not fit"):
+            future.result(DEADLINE_S)
+        with pytest.raises(InferenceError, match="weights do not fit"):
+            client.wait_ready(DEADLINE_S)
+
+
+SERVICE = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from livephase.inference.client import InferenceClient
+
+if __name__ == "__main__":
+    client = InferenceClient(Path(sys.argv[1]), "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, threads=1)
+    client.start()
+    pixels = np.random.default_rng(0).integers(100, 140, (96, 120)).astype(np.uint8)
+    result = client.submit(pixels, 6.0, bit_depth=8).result(90)
+    loaded = sorted({"torch", "openvino"} & set(sys.modules))
+    print(client.status().pid, result.phase_rad.shape, loaded, flush=True)
+    if sys.argv[2] == "wait":
+        try:
+            time.sleep(90)
+        except KeyboardInterrupt:
+            client.close()
+"""
+
+
+def start_service(model: Path, folder: Path, mode: str) -> tuple[subprocess.Popen[str], int, str]:
+    """Start a process that computes one frame; returns it, the worker's pid and the rest of its line."""
+    script = folder / "service.py"
+    script.write_text(SERVICE)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", str(script), str(model), mode],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.communicate()[1]
+    pid, _, rest = line.strip().partition(" ")
+    return process, int(pid), rest
+
+
+def test_service_process_imports_no_network_library(untrained_model: Path, tmp_path: Path) -> None:
+    before = segments()
+    process, worker, rest = start_service(untrained_model, tmp_path, "end")
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert rest == "(384, 480) []"
+    # The script ends without closing its client: no warning, no worker, no memory may be left.
+    assert (process.returncode, errors) == (0, "")
+    wait_until(lambda: not psutil.pid_exists(worker), "the end of the worker")
+    assert segments() <= before
+
+
+def test_worker_and_memory_go_when_the_service_is_killed(untrained_model: Path, tmp_path: Path) -> None:
+    before = segments()
+    process, worker, _ = start_service(untrained_model, tmp_path, "wait")
+    process.kill()
+    process.communicate(timeout=DEADLINE_S)
+    wait_until(lambda: not psutil.pid_exists(worker), "the end of the orphaned worker")
+    wait_until(lambda: segments() <= before, "the removal of the shared memory")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a console group is interrupted differently on Windows")
+def test_interrupt_of_the_terminal_leaves_no_traceback(untrained_model: Path, tmp_path: Path) -> None:
+    process, worker, _ = start_service(untrained_model, tmp_path, "wait")
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, errors) == (0, "")
+    wait_until(lambda: not psutil.pid_exists(worker), "the end of the worker")
