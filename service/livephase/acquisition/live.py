@@ -105,7 +105,7 @@ class LiveMode:
             return
         error = done.exception()
         if error is not None:
-            log.warning("live: %s", error)
+            log.info("live: %s", error)  # the next frame follows at once; the engine reports its own state
             return
         self._observer.frame_ready(frame, done.result(), defocus_um=defocus_um, run_id=None, time_point=None)
 

@@ -35,11 +35,11 @@ ATTEMPTS: Final = 3
 """How often one frame is given to the engine before its phase is recorded missing."""
 POLL_S: Final = 0.2
 """How often it is looked whether the engine has come back."""
-DRAIN_FLOOR_S: Final = 90.0
-"""What a restarting engine gets after the last raw frame, whatever the number of missing phases."""
+DRAIN_FLOOR_S: Final = 180.0
+"""What a stuck or restarting engine gets after the last raw frame, whatever the number of missing phases."""
 DRAIN_FACTOR: Final = 4.0
 """After the last raw frame every missing phase gets this many times the measured time for one."""
-UNMEASURED_S: Final = 5.0
+UNMEASURED_S: Final = 1.0
 """Assumed time for one phase while none was measured."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from livephase.api.services import Services
+
+log = logging.getLogger(__name__)
 
 PREFIX = "/api/v1"
 WATCH_S = 0.5
@@ -70,6 +73,8 @@ async def _watch_inference(services: Services) -> None:
         inference = services.inference()
         now = (inference.state, inference.restarts)
         if now != told:
+            if inference.error is not None:
+                log.warning("inference worker %s: %s", inference.state, inference.error)
             services.publisher.event("inference", inference.model_dump(mode="json"))
             told = now
         await asyncio.sleep(WATCH_S)

@@ -122,6 +122,7 @@ class InferenceOut(BaseModel):
     runtime: str | None
     last_ms: float | None
     heartbeat_age_s: float | None
+    error: str | None = Field(description="Why the last worker ended.")
 
 
 class ModelOut(BaseModel):

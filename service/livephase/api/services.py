@@ -63,6 +63,7 @@ class Services:
             config.model.runtime,
             lr_pixel_um=config.microscope.lr_pixel_um,
             wavelength_um=config.microscope.wavelength_um,
+            flat_field="auto",  # no frame without specimen is measured yet
         )
         self.card = self.engine.card
         self.microscope = Microscope(config.microscope)
