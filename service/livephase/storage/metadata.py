@@ -74,10 +74,10 @@ def read_root(store: Path) -> RunDocument:
     except OSError as error:
         raise StorageError(f"{store}: not a readable run: {error.strerror or error}") from error
     try:
-        attributes = json.loads(text)["attributes"]
-        found = attributes["livephase"]
+        found = json.loads(text)["attributes"]["livephase"]
         version = found["layout"]
-        found["run"]["provenance"] = found.pop("provenance")
+        if version == LAYOUT_VERSION:
+            found["run"]["provenance"] = found.pop("provenance")
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{store}: {ZARR_JSON} is damaged or not of a livephase run") from error
     if version != LAYOUT_VERSION:

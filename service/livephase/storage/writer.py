@@ -1,7 +1,8 @@
 """Run writer: commits raw frames and phase images one by one, each durable and visible at once or not at all.
 
 A commit is, in this order: the shards (synced), a journal line (synced), the frame table, the length in the metadata,
-level 0 last. A reader thus never sees a frame that is not there, and after a crash the journal tells what is.
+level 0 last. A reader that goes by the length of level 0 thus never sees a frame that is not there nor one whose record
+is not; what the table says of frames beyond that length is not committed. After a crash the journal tells what is.
 """
 
 from __future__ import annotations
