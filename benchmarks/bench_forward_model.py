@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from livephase_devices.optics import OpticalSetup, SensorModel, bin_pixels, intensity
 from livephase_devices.twin.specimen import Specimen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _seconds(work: Callable[[], object], repeats: int = 3) -> float:
