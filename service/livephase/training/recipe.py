@@ -29,7 +29,7 @@ class DataPart(_Part):
 
 
 class OpticsPart(_Part):
-    """Ranges that the forward model draws from; uniform unless said otherwise."""
+    """Ranges that the forward model draws from; uniform, but for noise and for defocus, which favours small values."""
 
     defocus_um: tuple[float, float] = (1.0, 13.0)
     coherence: tuple[float, float] = (0.0, 0.6)
@@ -37,7 +37,7 @@ class OpticsPart(_Part):
     wavelength_um: tuple[float, float] = (0.52, 0.58)
     hr_pixel_um: tuple[float, float] = (0.63, 0.67)
     kappa_per_rad: tuple[float, float] = (0.0, 0.06)
-    noise_sd: tuple[float, float] = Field((0.002, 0.03), description="of the binned frame, log-uniform")
+    noise_sd: tuple[float, float] = Field((0.001, 0.03), description="of the binned frame, log-uniform")
     shading: float = Field(0.02, description="largest residual shading over a patch after flat-fielding")
 
 
