@@ -48,7 +48,7 @@ class Microscope:
     Notes
     -----
     Errors of all methods: ``DeviceTimeoutError`` when a device does not answer within ``config.call_timeout_s``
-    (for a snap at least 5 s and 5 exposures), and from then on at once for every call until the hung call returns;
+    (for a frame: 5 exposures at least), and from then on at once for every call until the hung call returns;
     ``DeviceError`` when a device fails. Both name the device.
     """
 
@@ -109,11 +109,14 @@ class Microscope:
             A call still hangs. The devices are unloaded when it returns.
         """
         thread, self._thread = self._thread, None
+        session = self._session
         _open_microscopes.discard(self)
         self._state = closed_state(self.config)
         self._fetcher.forget()
         if thread is not None:
-            limit_s = self.config.call_timeout_s if thread.fault() is None else _HUNG_CLOSE_S
+            # Stopping a sequence waits for the end of an exposure.
+            limit_s = self.config.call_timeout_s if session is None else session.frame_limit_s()
+            limit_s = limit_s if thread.fault() is None else _HUNG_CLOSE_S
             thread.stop(self._unload, self.config.cfg.name, limit_s)
 
     def __enter__(self) -> Self:
@@ -190,7 +193,7 @@ class Microscope:
             No sequence was started, frames were lost or the camera failed. Raised again by every later call until
             ``stop_sequence``.
         DeviceTimeoutError
-            The camera sent nothing for max(5 s, 5 exposures).
+            The camera sent nothing for ``config.call_timeout_s`` and 5 exposures.
         """
         return self._fetcher.next_frame(self._running_thread(), timeout_s)
 
@@ -219,15 +222,13 @@ class Microscope:
         ------
         DeviceBusyError
             A sequence is running.
+        PropertyError
+            The region does not lie on the sensor.
         """
 
         def set_roi() -> None:
             self._refuse_during_sequence("set the region of interest")
-            session = self._loaded()
-            with session.touching(self.config.camera, "set the region of interest"):
-                session.core.clearROI()
-                if roi is not None:
-                    session.core.setROI(self.config.camera, *roi)
+            self._loaded().set_roi(roi)
 
         self._call(self.config.camera, "set the region of interest", set_roi)
 

@@ -119,7 +119,8 @@ def set_property(session: CoreSession, label: str, name: str, value: PropertyVal
             )
     with session.touching(label, f"set property {name!r} to {text!r}"):
         session.core.setProperty(label, name, text)
-        session.core.waitForDevice(label)
+    session.wait_until_rests(label)
+    with session.touching(label, f"read property {name!r}"):
         return _typed(session.core.getProperty(label, name), info.kind)
 
 

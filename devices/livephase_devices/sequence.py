@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from livephase_devices.errors import DeviceError, DeviceTimeoutError
-from livephase_devices.session import stall_limit_s
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -118,9 +117,9 @@ class BufferedSequence(Sequence):
     def _start(self) -> None:
         """Start exposing; image numbers count from 0 again."""
         self._defocus_um = self._session.confirmed_defocus_um()
+        self._exposure_ms = self._session.read_exposure_ms()
         with self._session.touching(self._camera, "start the sequence"):
             core = self._session.core
-            self._exposure_ms = float(core.getExposure())
             taken = self._fetched + len(self._rescued)
             wanted = _NO_END if self._count is None else self._count - taken
             self._next_number = 0
@@ -150,7 +149,7 @@ class BufferedSequence(Sequence):
                     self._camera,
                 )
             silent_s = time.monotonic() - self._last_seen_s
-            if silent_s > stall_limit_s(self._exposure_ms):
+            if silent_s > self._session.frame_limit_s(self._exposure_ms):
                 raise DeviceTimeoutError(
                     f"has sent no frame for {silent_s:.0f} s in a running sequence; check its cable, power and trigger",
                     self._camera,
@@ -211,6 +210,8 @@ class BufferedSequence(Sequence):
                     self.failure = error
 
     def _halt(self) -> None:
-        # A failing stop must not hide the error that led here; unloading tries again.
-        with suppress(DeviceError), self._session.touching(self._camera, "stop the sequence"):
+        # A failing stop must not hide the error that led here; unloading tries again. Stopping waits for the end
+        # of an exposure.
+        limit_s = self._session.frame_limit_s()
+        with suppress(DeviceError), self._session.touching(self._camera, "stop the sequence", limit_s):
             self._session.core.stopSequenceAcquisition(self._camera)

@@ -43,11 +43,6 @@ _GREY_TYPES = (np.dtype(np.uint8).str, np.dtype(np.uint16).str)
 _BUSY_POLL_S = 0.002
 
 
-def stall_limit_s(exposure_ms: float) -> float:
-    """Longest wait for a frame before the camera counts as stalled: max(5 s, 5 exposures)."""
-    return max(5.0, 5.0 * exposure_ms / 1000.0)
-
-
 class CoreSession:
     """A loaded core, seen as one camera, perhaps one lens, and properties.
 
@@ -64,6 +59,7 @@ class CoreSession:
         self._thread = thread
         self._last_buffer: NDArray[Any] | None = None
         self._frames = 0
+        self._exposure_ms = 0.0
         self.core = UniMMCore()
         # Python callbacks from the core's own threads are what aborts the process at exit ("FATAL: exception not
         # rethrown"). CMMCorePlus overrides this call with a refusal; the method below it is Micro-Manager's own.
@@ -114,9 +110,8 @@ class CoreSession:
         """Expose once; lens position and clocks are taken when the exposure begins."""
         camera, core = self.config.camera, self.core
         defocus_um = self.confirmed_defocus_um()
-        with self.touching(camera, "read the exposure"):
-            exposure_ms = float(core.getExposure())
-        with self.touching(camera, "snap", max(self.config.call_timeout_s, stall_limit_s(exposure_ms))):
+        exposure_ms = self.read_exposure_ms()
+        with self.touching(camera, "snap", self.frame_limit_s()):
             utc_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
             core.snapImage()
             image = core.getImage(fix=False)
@@ -156,6 +151,17 @@ class CoreSession:
         self._frames += 1
         return frame
 
+    def read_exposure_ms(self) -> float:
+        """Read the exposure time in ms."""
+        with self.touching(self.config.camera, "read the exposure"):
+            self._exposure_ms = float(self.core.getExposure())
+        return self._exposure_ms
+
+    def frame_limit_s(self, exposure_ms: float | None = None) -> float:
+        """Longest wait for a frame before the camera counts as hung: the call time-out, but 5 exposures at least."""
+        exposure_s = (self._exposure_ms if exposure_ms is None else exposure_ms) / 1000.0
+        return max(self.config.call_timeout_s, 5.0 * exposure_s)
+
     @property
     def frames_taken(self) -> int:
         """Frames made since loading."""
@@ -188,6 +194,21 @@ class CoreSession:
                     camera,
                 )
             core.setExposure(camera, float(ms))
+        self.read_exposure_ms()
+
+    def set_roi(self, roi: tuple[int, int, int, int] | None) -> None:
+        """Read out (x, y, width, height) in pixels only, or the whole sensor for None."""
+        camera, core = self.config.camera, self.core
+        with self.touching(camera, "set the region of interest"):
+            core.clearROI()
+            if roi is None:
+                return
+            rows, columns = self.sensor_shape()
+            x, y, width, height = roi
+            # DemoCamera takes a region that reaches over its edge, and then sends what is not there.
+            if not (x >= 0 and y >= 0 and width > 0 and height > 0 and x + width <= columns and y + height <= rows):
+                raise PropertyError(f"the region {roi} does not lie on the sensor of {columns} x {rows} pixels", camera)
+            core.setROI(camera, x, y, width, height)
 
     def _check_pixel_format(self) -> None:
         camera, core = self.config.camera, self.core
@@ -225,7 +246,7 @@ class CoreSession:
         """Wait until the lens rests, and return its defocus in um; None without a lens."""
         if self.config.lens is None:
             return None
-        self._wait_for_lens(self.config.lens)
+        self.wait_until_rests(self.config.lens)
         with self.touching(self.config.lens, "read the position"):
             return self.config.defocus_of(float(self.core.getPosition(self.config.lens)))
 
@@ -253,7 +274,7 @@ class CoreSession:
             )
         with self.touching(lens, f"move to {defocus_um:g} um"):
             self.core.setPosition(lens, self.config.position_of(defocus_um))
-        self._wait_for_lens(lens)
+        self.wait_until_rests(lens)
         with self.touching(lens, "settle", self.config.lens_settle_s + self.config.call_timeout_s):
             time.sleep(self.config.lens_settle_s)
         confirmed_um = cast("float", self.confirmed_defocus_um())
@@ -265,14 +286,15 @@ class CoreSession:
             )
         return confirmed_um
 
-    def _wait_for_lens(self, lens: str) -> None:
+    def wait_until_rests(self, label: str) -> None:
+        """Wait until a device is no longer busy; a device that stays busy does not count as hung."""
         deadline_s = time.monotonic() + self.config.call_timeout_s
         while True:
-            with self.touching(lens, "ask whether it rests"):
-                if not self.core.deviceBusy(lens):
+            with self.touching(label, "ask whether it rests"):
+                if not self.core.deviceBusy(label):
                     return
             if time.monotonic() > deadline_s:
                 raise DeviceTimeoutError(
-                    f"is still moving after {self.config.call_timeout_s:g} s; check that it is powered", lens
+                    f"is still moving after {self.config.call_timeout_s:g} s; check that it is powered", label
                 )
             time.sleep(_BUSY_POLL_S)

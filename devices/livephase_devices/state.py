@@ -98,8 +98,8 @@ def read_state(session: CoreSession, sequence: Sequence | None) -> MicroscopeSta
         The running sequence, if there is one.
     """
     core, config = session.core, session.config
+    exposure_ms = session.read_exposure_ms()
     with session.touching(config.camera, "read the state"):
-        exposure_ms = float(core.getExposure())
         shape, bit_depth = session.sensor_shape(), session.bit_depth()
         labels = [label for label in core.getLoadedDevices() if label != "Core"]
         devices = {label: f"{core.getDeviceLibrary(label)}.{core.getDeviceName(label)}" for label in labels}

@@ -1,0 +1,221 @@
+"""Devices that hang, fail and lie: what comes of it is an error that names the device, never a wrong frame."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from livephase_devices import faults
+from livephase_devices.errors import DeviceError, DeviceTimeoutError, LivephaseError
+from livephase_devices.microscope import Microscope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import MakeConfig
+
+DEADLINE_S = 20.0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def test_a_hung_camera_refuses_every_call_until_it_returns(faulty: Microscope) -> None:
+    number = int(faulty.snap().pixels[0, 0])
+    faulty.set_property("Camera", "Fault", "hang")
+    faulty.set_property("Camera", "FaultCount", 2)
+    faulty.set_property("Camera", "FaultFrom", number + 1)
+    with pytest.raises(DeviceTimeoutError, match=r"^Camera: did not answer within 0.6 s \(snap\)") as caught:
+        faulty.snap()
+    assert caught.value.device == "Camera"
+    calls = (
+        faulty.snap,
+        faulty.start_sequence,
+        faulty.stop_sequence,
+        faulty.properties,
+        lambda: faulty.next_frame(0.1),
+        lambda: faulty.set_defocus_um(1.0),
+        lambda: faulty.set_exposure_ms(1.0),
+        lambda: faulty.set_property("Lens", "Fault", "none"),
+    )
+    for call in calls * 10:
+        with pytest.raises(DeviceTimeoutError, match=r"^Camera: has not answered for \d+ s \(snap\)"):
+            call()
+    state = faulty.state()
+    assert state.is_open
+    assert "Camera: has not answered" in (state.fault or "")
+    faults.release_hangs()
+    until(lambda: faulty.state().fault is None)
+    # Nothing was queued behind the hung call: the next exposure is the next number.
+    faulty.set_property("Camera", "Fault", "none")
+    assert int(faulty.snap().pixels[0, 0]) == number + 2
+
+
+def test_callers_that_wait_behind_a_hung_call_are_told(faulty: Microscope) -> None:
+    faulty.set_property("Camera", "Fault", "hang")
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            faulty.snap()
+        except LivephaseError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert len(errors) == 5
+    for error in errors:
+        assert isinstance(error, DeviceTimeoutError)
+        assert error.device == "Camera"
+    faults.release_hangs()
+    until(lambda: faulty.state().fault is None)
+
+
+def test_a_camera_that_hangs_in_a_sequence(faulty: Microscope) -> None:
+    faulty.set_property("Camera", "Fault", "hang")
+    faulty.set_property("Camera", "FaultFrom", 2)
+    faulty.set_property("Camera", "FaultCount", 1)
+    faulty.start_sequence(4)
+    numbers: list[int] = []
+    for _ in range(2):
+        frame = faulty.next_frame(20)
+        assert frame is not None
+        numbers.append(int(frame.pixels[0, 0]))
+    for _ in range(3):
+        with pytest.raises(DeviceTimeoutError, match=r"^Camera: "):
+            faulty.next_frame(20)
+    faults.release_hangs()
+    until(lambda: faulty.state().fault is None)
+    # The camera delivers after all: the sequence goes on where it was, without a gap.
+    for _ in range(2):
+        frame = faulty.next_frame(20)
+        assert frame is not None
+        numbers.append(int(frame.pixels[0, 0]))
+    assert numbers == [0, 1, 2, 3]
+
+
+@pytest.mark.filterwarnings("ignore:Camera device did not provide an image buffer")
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raise", "snap failed: the camera's cable was pulled"),
+        ("stale", "delivered no new image"),
+        ("misshaped", r"delivered an image of \(40, 96\)"),
+    ],
+)
+def test_a_bad_exposure_is_never_an_old_frame(faulty: Microscope, fault: str, message: str) -> None:
+    assert int(faulty.snap().pixels[0, 0]) == 0
+    faulty.set_property("Camera", "Fault", fault)
+    faulty.set_property("Camera", "FaultFrom", 1)
+    faulty.set_property("Camera", "FaultCount", 3)
+    for _ in range(3):
+        with pytest.raises(DeviceError, match=f"^Camera: {message}"):
+            faulty.snap()
+    frame = faulty.snap()
+    assert int(frame.pixels[0, 0]) == 4
+    assert frame.index == 1
+
+
+@pytest.mark.filterwarnings("ignore:Camera device did not provide an image buffer")
+def test_a_stale_first_frame_is_refused(faulty: Microscope) -> None:
+    faulty.set_property("Camera", "Fault", "stale")
+    with pytest.raises(DeviceError, match=r"^Camera: "):
+        faulty.snap()
+
+
+def test_a_lens_that_hangs_is_named_by_the_move(faulty: Microscope) -> None:
+    faulty.set_property("Lens", "Fault", "hang")
+    with pytest.raises(DeviceTimeoutError, match=r"^Lens: did not answer within 0.6 s \(move to 3 um\)"):
+        faulty.set_defocus_um(3.0)
+    with pytest.raises(DeviceTimeoutError, match=r"^Lens: has not answered"):
+        faulty.snap()
+    faults.release_hangs()
+    until(lambda: faulty.state().fault is None)
+    assert faulty.snap().defocus_um == 3.0
+
+
+def test_a_lens_that_hangs_is_named_by_the_snap(faulty: Microscope) -> None:
+    faulty.set_property("Lens", "Fault", "hang-read")
+    with pytest.raises(DeviceTimeoutError, match=r"^Lens: did not answer within 0.6 s \(read the position\)"):
+        faulty.snap()
+    faults.release_hangs()
+    until(lambda: "Lens: has not answered" not in (faulty.state().fault or ""))
+    faults.release_hangs()
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        ("raise", DeviceError, "move to 3 um failed: the lens driver reports error 42"),
+        ("ignore", DeviceError, "was sent to a defocus of 3 um but reports 0 um"),
+        ("busy", DeviceTimeoutError, "is still moving after 0.6 s"),
+    ],
+)
+def test_a_lens_that_does_not_arrive(faulty: Microscope, fault: str, kind: type[DeviceError], message: str) -> None:
+    if fault == "busy":
+        with pytest.raises(DeviceTimeoutError):  # the device is waited for after the property is set
+            faulty.set_property("Lens", "Fault", fault)
+    else:
+        faulty.set_property("Lens", "Fault", fault)
+    with pytest.raises(kind, match=f"^Lens: {message}"):
+        faulty.set_defocus_um(3.0)
+    if fault == "busy":
+        # No frame under a focus that is not confirmed.
+        with pytest.raises(DeviceTimeoutError, match=r"^Lens: is still moving"):
+            faulty.snap()
+    else:
+        assert faulty.snap().defocus_um == 0.0
+
+
+def test_a_device_that_does_not_initialise_is_named(make_config: MakeConfig, faulty_cfg: str, no_leaks: None) -> None:
+    """pymmcore-plus only logs it, and the dead device accepts commands."""
+    broken = faulty_cfg.replace("Property,Core", "#py Property,Camera,InitFault,raise\nProperty,Core")
+    microscope = Microscope(make_config(broken))
+    with pytest.raises(DeviceError, match=r"^Camera: could not be initialised: the camera's sensor does not answer"):
+        microscope.open()
+    assert not microscope.state().is_open
+    with pytest.raises(DeviceError, match="is not open"):
+        microscope.snap()
+
+
+def test_a_device_that_hangs_while_it_initialises(make_config: MakeConfig, faulty_cfg: str, no_leaks: None) -> None:
+    hanging = faulty_cfg.replace("Property,Core", "#py Property,Camera,InitFault,hang\nProperty,Core")
+    microscope = Microscope(make_config(hanging, call_timeout_s=0.1))
+    with pytest.raises(DeviceTimeoutError, match=r"^test.cfg: did not answer within 0.6 s \(load\)"):
+        microscope.open()
+    faults.release_hangs()
+
+
+def test_closing_while_a_call_hangs(make_config: MakeConfig, faulty_cfg: str, no_leaks: None) -> None:
+    microscope = Microscope(make_config(faulty_cfg, call_timeout_s=0.2))
+    microscope.open()
+    microscope.set_property("Camera", "Fault", "hang")
+    with pytest.raises(DeviceTimeoutError):
+        microscope.snap()
+    with pytest.raises(DeviceTimeoutError, match=r"^Camera: could not be unloaded"):
+        microscope.close()
+    assert not microscope.state().is_open
+    faults.release_hangs()  # no_leaks then waits for the owner thread, which unloads and ends
+
+
+def test_an_error_leaves_nothing_loaded_and_no_thread(make_config: MakeConfig, faulty_cfg: str, no_leaks: None) -> None:
+    microscope = Microscope(make_config(faulty_cfg))
+
+    def fail() -> None:
+        with microscope:
+            microscope.start_sequence()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not microscope.state().is_open
