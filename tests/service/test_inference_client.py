@@ -65,7 +65,7 @@ def phase_in_this_process(model: Path, pixels: NDArray[np.uint8], defocus_um: fl
     from livephase.inference.engine import PhaseEngine
     from livephase.inference.protocol import WorkerSettings
 
-    engine = PhaseEngine(WorkerSettings(model, "torch-cpu", 0.55, "none", 1))
+    engine = PhaseEngine(WorkerSettings(model, "torch-cpu", 0.55, "auto", 1))
     out = np.empty((pixels.shape[0] * 4, pixels.shape[1] * 4), dtype=np.float32)
     engine.compute(pixels, defocus_um, 8, out)
     return out

@@ -40,7 +40,8 @@ class InferenceClient:
     lr_pixel_um, wavelength_um : float
         Camera pixel at the specimen and wavelength.
     flat_field : "none", "auto" or NDArray[float32]
-        As in ``phase.preprocess.prepare``.
+        As in ``phase.preprocess.prepare``. An estimated one costs nothing in even light (RMSE 0.046 rad with and
+        without it); without any, light that varies by 20 % over the field gave an RMSE of 1.8 rad.
     threads : int, optional
         CPU threads of the worker; all of the machine by default.
     timeouts : Timeouts, optional
@@ -64,7 +65,7 @@ class InferenceClient:
         *,
         lr_pixel_um: float,
         wavelength_um: float,
-        flat_field: Literal["none", "auto"] | NDArray[np.float32] = "none",
+        flat_field: Literal["none", "auto"] | NDArray[np.float32] = "auto",
         threads: int | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:

@@ -49,7 +49,7 @@ class PhaseEngine:
         bit_depth : int
             Bits of the camera.
         out : NDArray[float32]
-            Receives the phase (scale Y, scale X) in rad; zero outside a field stop. Untouched on an error.
+            Receives the phase (scale Y, scale X) in rad; NaN outside a field stop. Untouched on an error.
 
         Returns
         -------

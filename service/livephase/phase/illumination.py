@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _STOP_MAX_LEVEL = 0.25
 _STOP_MIN_FRACTION = 0.005
+_STOP_EVENNESS = 0.1
+_STOP_EVEN_FRACTION = 0.75
 _BACKGROUND_BLOCK_PX = 8
 _TERMS = [(i, j) for i in range(4) for j in range(4 - i)]
 """Powers of y and x in the cubic background."""
@@ -37,10 +39,12 @@ def find_field_stop(image: NDArray[Any]) -> NDArray[np.bool_] | None:
     if not border.any():
         return None
     outside = _spread(border, dark)
-    # Dirt or a dark cell at the border is small; a structure that only shades is not dark enough.
-    if outside.mean() < _STOP_MIN_FRACTION or np.median(image[outside]) > _STOP_MAX_LEVEL * bright:
+    behind = image[outside]
+    level = float(np.median(behind))
+    even = np.mean(np.abs(behind - level) < _STOP_EVENNESS * bright)
+    # Dirt at the border is small, a shadow is not dark enough, and a dark structure is not even.
+    if outside.mean() < _STOP_MIN_FRACTION or level > _STOP_MAX_LEVEL * bright or even < _STOP_EVEN_FRACTION:
         return None
-    # Dark specks that touch the stop's edge from inside are image, the rest of the dark region is not.
     return ~outside
 
 

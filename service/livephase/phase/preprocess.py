@@ -55,7 +55,7 @@ class Prepared:
     valid: NDArray[np.bool_] | None
 
     def crop(self, phase: NDArray[np.float32], scale: int, out: NDArray[np.float32]) -> None:
-        """Write the frame's part of the padded phase to ``out``, zero outside the field stop.
+        """Write the frame's part of the padded phase to ``out``, NaN outside the field stop.
 
         Parameters
         ----------
@@ -69,7 +69,7 @@ class Prepared:
         rows, columns = (slice(s.start * scale, s.stop * scale) for s in self.inner)
         out[:] = phase[rows, columns]
         if self.valid is not None:
-            out[~self.valid.repeat(scale, axis=0).repeat(scale, axis=1)] = 0
+            out[~self.valid.repeat(scale, axis=0).repeat(scale, axis=1)] = np.nan
 
 
 def reduced_defocus_um(defocus_um: float, wavelength_um: float) -> float:

@@ -1,0 +1,240 @@
+"""The command ``livephase reconstruct``: recorded frames in, OME-Zarr with phase out."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+import uuid
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from livephase.errors import ConfigurationError, InferenceError, ModelRangeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from livephase.inference.client import InferenceClient
+    from livephase.inference.reconstruct import FramePlan
+    from livephase.phase.modelfile import ModelCard
+    from livephase.storage import RunSpec, RunWriter
+    from livephase_devices.recording import Recording
+
+_START_TIMEOUT_S = 180.0
+_SUFFIX = ".ome.zarr"
+
+
+@dataclass(frozen=True, slots=True)
+class _Optics:
+    defocus_um: float
+    wavelength_um: float
+    coherence: float | None
+
+
+def reconstruct(
+    recording: Annotated[Path, typer.Argument(metavar="IN", help="TIFF, folder of TIFFs, OME-TIFF or OME-Zarr.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New store, named *.ome.zarr.")],
+    defocus_um: Annotated[float, typer.Option(help="Distance of the lens focus above the specimen, um.")],
+    pixel_um: Annotated[float, typer.Option(min=0.001, help="Pixel of the frames at the specimen, um.")],
+    wavelength_um: Annotated[float, typer.Option(min=0.1, max=2.0, help="Wavelength, um.")],
+    coherence: Annotated[float | None, typer.Option(min=0, help="S = NA_condenser / NA_objective.")] = None,
+    model: Annotated[Path | None, typer.Option(help="A model file instead of the bundled one.")] = None,
+    flat_field: Annotated[
+        str, typer.Option(help="auto (estimated from each frame), none, or an image without specimen.")
+    ] = "auto",
+    allow_out_of_range: Annotated[
+        bool, typer.Option("--allow-out-of-range", help="Compute outside the model's valid range.")
+    ] = False,
+) -> None:
+    """Compute the phase of recorded frames, one phase for each frame.
+
+    Frames with pixels finer than the model's are averaged onto its pixels first.
+    """
+    from livephase.inference.client import InferenceClient
+    from livephase.inference.reconstruct import plan_frames
+    from livephase.phase.modelfile import default_model_path, read_card
+
+    _check_out(out)
+    model_path = model or default_model_path()
+    card = read_card(model_path)
+    optics = _Optics(defocus_um, wavelength_um, coherence)
+    with closing(_open(recording)) as frames:
+        plan = plan_frames(card, frames.frame(0), pixel_um)
+        problems = card.range_problems(
+            defocus_um=defocus_um,
+            lr_pixel_um=plan.lr_pixel_um,
+            wavelength_um=wavelength_um,
+            coherence=coherence,
+        )
+        if problems and not allow_out_of_range:
+            msg = f"{' '.join(problems)} --allow-out-of-range computes it all the same, at your own judgement."
+            raise ModelRangeError(msg)
+        flat = _flat_field(flat_field, frames.shape, plan)
+        with InferenceClient(
+            model_path, lr_pixel_um=plan.lr_pixel_um, wavelength_um=wavelength_um, flat_field=flat
+        ) as client:
+            client.wait_ready(_START_TIMEOUT_S)
+            provenance = _provenance(frames, plan, card, optics, flat_field, problems, client.status().runtime)
+            _reconstruct(client, frames, plan, _spec(out, frames, plan, card, optics, provenance), out)
+    for problem in problems:
+        print(f"outside the model's valid range: {problem}")
+
+
+def _check_out(out: Path) -> None:
+    if not out.name.endswith(_SUFFIX):
+        raise ConfigurationError(f"{out}: the name of the output must end in {_SUFFIX}")
+    if out.exists():
+        raise ConfigurationError(f"{out} exists already and is not overwritten; choose another name")
+    if not out.absolute().parent.is_dir():
+        raise ConfigurationError(f"{out}: its folder does not exist; create it first")
+
+
+def _open(path: Path) -> Recording:
+    from livephase_devices.recording import Recording
+
+    try:
+        return Recording(path)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _flat_field(choice: str, shape: tuple[int, ...], plan: FramePlan) -> Literal["none", "auto"] | NDArray[np.float32]:
+    if choice == "auto" or choice == "none":
+        return choice
+    import numpy as np
+
+    with closing(_open(Path(choice))) as recording:
+        if recording.shape != shape:
+            msg = f"the flat field {choice} has shape {recording.shape}, the frames {shape}; they have to match"
+            raise ConfigurationError(msg)
+        # Several frames without specimen are averaged: their noise would be printed onto every phase.
+        total = np.zeros(shape)
+        for index in range(recording.count):
+            total += recording.frame(index)
+        return plan.convert_flat((total / recording.count).astype(np.float32))
+
+
+def _spec(
+    out: Path, frames: Recording, plan: FramePlan, card: ModelCard, optics: _Optics, provenance: dict[str, Any]
+) -> RunSpec:
+    from livephase.storage import RunSpec
+
+    return RunSpec(
+        run_id=uuid.uuid4().hex,
+        name=out.name.removesuffix(_SUFFIX),
+        frames=frames.count,
+        interval_s=0.0,
+        lr_shape=plan.lr_shape,
+        dtype="uint8" if plan.dtype == "uint8" else "uint16",
+        scale=card.scale,
+        lr_pixel_um=plan.lr_pixel_um,
+        defocus_um=optics.defocus_um,
+        provenance=provenance,
+    )
+
+
+def _reconstruct(client: InferenceClient, frames: Recording, plan: FramePlan, spec: RunSpec, out: Path) -> None:
+    from livephase.storage import RunWriter
+
+    writer = RunWriter.create(out, spec)
+    try:
+        failures = _write_frames(client, frames, plan, writer)
+    except BaseException as error:
+        cancelled = isinstance(error, KeyboardInterrupt)
+        writer.finish("cancelled" if cancelled else "failed", "stopped by the user" if cancelled else str(error))
+        raise
+    writer.finish("completed")
+    height, width = spec.hr_shape
+    done = frames.count - len(failures)
+    print(f"{out}: {done} of {frames.count} phases, {height} x {width} at {spec.hr_pixel_um:.4g} um, {spec.name}")
+    if failures:
+        first, why = next(iter(failures.items()))
+        raise InferenceError(f"{len(failures)} of {frames.count} frames have no phase; frame {first}: {why}")
+
+
+def _write_frames(
+    client: InferenceClient, frames: Recording, plan: FramePlan, writer: RunWriter
+) -> dict[int, InferenceError]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from livephase.inference.reconstruct import reconstruct as compute
+    from livephase.storage import FrameRecord, PhaseRecord
+
+    failures: dict[int, InferenceError] = {}
+    columns = (TextColumn("reconstructing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=frames.count)
+        recorded = (plan.convert(frames.frame(index)) for index in range(frames.count))
+        results = compute(client, recorded, writer.spec.defocus_um, plan.bit_depth)
+        for index, (pixels, result) in enumerate(results):
+            record = FrameRecord(
+                time_utc_ns=time.time_ns(),
+                time_monotonic_ns=time.monotonic_ns(),
+                defocus_um=writer.spec.defocus_um,
+                exposure_ms=0.0,
+            )
+            writer.write_raw(index, pixels, record)
+            if isinstance(result, InferenceError):
+                failures[index] = result
+                writer.mark_phase_missing(index, str(result))
+            else:
+                phase_record = PhaseRecord(result.inference_ms, result.runtime)
+                writer.write_phase(index, result.phase_rad, phase_record)
+            bar.advance(task)
+    return failures
+
+
+def _provenance(
+    frames: Recording,
+    plan: FramePlan,
+    card: ModelCard,
+    optics: _Optics,
+    flat_field: str,
+    problems: list[str],
+    runtime: str | None,
+) -> dict[str, Any]:
+    resampling = {
+        "from_um": plan.recorded_pixel_um,
+        "to_um": plan.lr_pixel_um,
+        "method": "area average",
+        "counts_per_recorded_count": plan.gain,
+    }
+    return {
+        "kind": "reconstruction",
+        "created_utc": datetime.now(UTC).isoformat(),
+        "source": {
+            "name": frames.path.name,
+            "sha256": _sha256(frames.path) if frames.path.is_file() else None,
+            "frames": frames.count,
+            "shape": list(frames.shape),
+            "dtype": str(frames.dtype),
+            "pixel_um": plan.recorded_pixel_um,
+        },
+        # A recording carries no times that could be trusted.
+        "frame_times": "when each phase was computed; exposure is not known and stored as 0",
+        "resampling": resampling if plan.is_resampled else None,
+        "values": {
+            "defocus_um": optics.defocus_um,
+            "lr_pixel_um": plan.lr_pixel_um,
+            "wavelength_um": optics.wavelength_um,
+            "coherence": optics.coherence,
+            "flat_field": flat_field,
+        },
+        "outside_valid_range": problems,
+        "model": card.model_dump(mode="json", include={"name", "version", "sha256", "architecture", "scale", "valid"}),
+        "runtime": runtime,
+        "software": {"livephase": version("livephase"), "python": platform.python_version()},
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
