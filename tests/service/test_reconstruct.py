@@ -29,6 +29,11 @@ SHARED = Path(os.environ.get("LIVEPHASE_SHARED", Path(__file__).parents[3] / "sh
 OPTICS: dict[str, Any] = {"defocus_um": 6.0, "pixel_um": 2.6, "wavelength_um": 0.55}
 
 
+def changed(**values: float) -> dict[str, Any]:
+    """Take the usual values, some of them changed."""
+    return OPTICS | values
+
+
 def recorded(count: int, shape: tuple[int, int] = (64, 80), dtype: str = "uint8") -> NDArray[Any]:
     """Make frames (T, Y, X) of 100 counts with noise."""
     noise = np.random.default_rng(11).normal(100, 4, (count, *shape))
@@ -110,9 +115,7 @@ def test_frame_without_phase_is_marked_and_the_others_are_there(untrained_model:
 def test_finer_pixels_are_averaged_to_the_models_and_that_is_recorded(untrained_model: Path, tmp_path: Path) -> None:
     frames = recorded(1, (280, 330))
     out = tmp_path / "out.ome.zarr"
-    reconstruct(
-        write_recording("tiff", tmp_path, frames[0]), out, **(OPTICS | {"pixel_um": 0.5}), model=untrained_model
-    )
+    reconstruct(write_recording("tiff", tmp_path, frames[0]), out, **changed(pixel_um=0.5), model=untrained_model)
     run = read_run(out)
     # The centre of the untrained model's range.
     assert run.spec.lr_pixel_um == pytest.approx(2.6)
@@ -138,9 +141,9 @@ def test_values_outside_the_valid_range_need_permission(untrained_model: Path, t
         ({"coherence": 0.9}, "coherence = 0.9 is outside"),
     ):
         with pytest.raises(ModelRangeError, match=named):
-            reconstruct(source, out, **(OPTICS | values), model=untrained_model)
+            reconstruct(source, out, **changed(**values), model=untrained_model)
         assert not out.exists()
-    values = OPTICS | {"defocus_um": 25.0, "coherence": 0.3}
+    values = changed(defocus_um=25.0, coherence=0.3)
     reconstruct(source, out, **values, model=untrained_model, allow_out_of_range=True)
     run = read_run(out)
     assert run.counters.phase_written == 1
