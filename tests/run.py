@@ -53,7 +53,7 @@ def install_browser() -> bool:
 
 def main() -> int:
     """Install, then check, then test."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - read by whatever Python the user calls
         print(f"livephase needs Python 3.11 or newer; this is {sys.version.split()[0]}")
         return 2
     if not install():

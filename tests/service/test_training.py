@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
+
 from livephase.errors import ConfigurationError, ModelError
 from livephase.phase.modelfile import read_card
 from livephase.phase.weights import load_network
@@ -21,7 +23,9 @@ from livephase.training.metrics import nrmse_by_period, psnr_db, rmse_rad, ssim
 from livephase.training.pairs import draw_batch, make_pairs
 from livephase.training.recipe import load_recipe
 from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
-from skimage.metrics import structural_similarity
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RECIPE = """
 name = "tiny"

@@ -235,5 +235,6 @@ class Trainer:
         # What was logged after the checkpoint is about to be done again.
         log = self.folder / "log.jsonl"
         if log.exists():
-            kept = [line for line in log.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= self.step]
-            log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            lines = log.read_text(encoding="utf-8").splitlines()
+            kept = [f"{line}\n" for line in lines if json.loads(line)["step"] <= self.step]
+            log.write_text("".join(kept), encoding="utf-8")

@@ -1,0 +1,5 @@
+"""``python -m livephase``: the command line."""
+
+from livephase.cli import main
+
+main()
