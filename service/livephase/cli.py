@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from livephase.image_commands import simulate, tie
+from livephase.reconstruct_cli import reconstruct
 from livephase_devices.errors import LivephaseError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 models = typer.Typer(help="Look at models.", no_args_is_help=True)
 app.add_typer(models, name="models")
+app.command()(reconstruct)
 app.command()(simulate)
 app.command()(tie)
 

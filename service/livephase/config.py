@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from livephase.errors import ConfigurationError
-from livephase_devices.config import MicroscopeConfig
+from livephase_devices.config import CONFIG_FOLDER, MicroscopeConfig
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -87,7 +87,7 @@ class ServiceConfig(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a TOML file.
+        """Read a TOML file, or a bundled one by its name, such as ``demo.toml``.
 
         Raises
         ------
@@ -97,8 +97,10 @@ class ServiceConfig(BaseModel):
             The table ``[microscope]``, or the cfg that it names, is wrong; one line.
         """
         microscope = MicroscopeConfig.load(path)
-        folder = Path(path).parent
-        document: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        is_bundled = not path.exists()
+        folder = Path.cwd() if is_bundled else path.parent
+        source = CONFIG_FOLDER / path if is_bundled else path
+        document: dict[str, Any] = tomllib.loads(source.read_text(encoding="utf-8"))
         document["microscope"] = microscope
         try:
             config = cls.model_validate(document)

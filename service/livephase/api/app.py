@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 
 from livephase import __version__
@@ -20,6 +21,8 @@ from livephase.api.stream import stream_router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    from starlette.types import Scope
 
     from livephase.api.services import Services
 
@@ -61,9 +64,18 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(routes.router, prefix=PREFIX)
     app.include_router(routes_service.root)
     app.include_router(stream_router(services.hub, allowed_hosts=LOOPBACK_NAMES), prefix=PREFIX)
-    app.mount("/", StaticFiles(directory=client_directory(), html=True))
+    app.router.routes.append(_Page("/", StaticFiles(directory=client_directory(), html=True)))
     app.openapi = lambda: _openapi(app)  # pyright: ignore[reportAttributeAccessIssue] - FastAPI's documented hook
     return app
+
+
+class _Page(Mount):
+    """The page at the root; below ``/api`` it matches nothing, so that a wrong method there is 405, not 404."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["path"].startswith("/api/"):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 async def _watch_inference(services: Services) -> None:
