@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -156,9 +156,8 @@ def test_ssim_is_that_of_scikit_image_and_of_the_loss() -> None:
     truth = rng.random((96, 96)).cumsum(0).cumsum(1)
     truth = (3 * truth / truth.max()).astype(np.float32)
     estimate = truth + 0.1 * rng.standard_normal(truth.shape).astype(np.float32)
-    reference = structural_similarity(
-        truth, estimate, data_range=float(np.ptp(truth)), gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-    )
+    options = {"data_range": float(np.ptp(truth)), "gaussian_weights": True, "sigma": 1.5}
+    reference = cast("float", structural_similarity(truth, estimate, use_sample_covariance=False, **options))
     assert ssim(estimate, truth) == pytest.approx(reference, abs=2e-4)
     x, y = (torch.from_numpy(image)[None, None] for image in (estimate, truth))
     structural = PhaseLoss(96, 1.0)(x, y) - PhaseLoss(96, 0.0)(x, y)
