@@ -56,7 +56,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode != 0:
         pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    # Lazily, since a test that failed leaves its writer open.
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def leave_pages(filler: Path, pages: int) -> None:
