@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from livephase.acquisition import runner
 from livephase.acquisition.plan import AcquisitionPlan
 from livephase.acquisition.progress import ENDED
-from livephase.acquisition.runner import CONSECUTIVE_GAPS, Run
+from livephase.acquisition.runner import Run
 from livephase.acquisition.thread import AcquisitionThread
 from livephase.api.recording import LATE, StoreSink
 from livephase.errors import ConflictError
@@ -244,12 +245,14 @@ def test_a_gap_keeps_its_place(scripted: Bench) -> None:
     assert any("time point 3" in fault and "Camera" in fault for fault in scripted.watcher.faults)
 
 
-def test_a_camera_that_stays_dead_fails_the_run(scripted: Bench) -> None:
+def test_a_camera_that_stays_dead_fails_the_run(scripted: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "GIVE_UP_S", 1.0)
     script(fails_from=2)
     run, path = scripted.record(time_points=40)
     assert run.progress.state == "failed"
     assert run.progress.reason is not None
-    assert f"{CONSECUTIVE_GAPS} time points in a row" in run.progress.reason
+    assert "time points in a row gave no frame" in run.progress.reason
+    assert sum("is missing" in fault for fault in scripted.watcher.faults) >= runner.CONSECUTIVE_GAPS
     assert "failed on command" in run.progress.reason
     counters = run.progress.counters
     assert (counters.raw_written, counters.raw_missing) == (2, 38)
@@ -257,8 +260,11 @@ def test_a_camera_that_stays_dead_fails_the_run(scripted: Bench) -> None:
     assert read_run(path).reason == run.progress.reason
 
 
-def test_an_unreachable_defocus_is_never_recorded_under_another_one(scripted: Bench) -> None:
+def test_an_unreachable_defocus_is_never_recorded_under_another_one(
+    scripted: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The demo stage stops at its limit: no frame may be stored under the defocus of the plan."""
+    monkeypatch.setattr(runner, "GIVE_UP_S", 1.0)
     run, _ = scripted.record(time_points=8, defocus_um=500.0)
     assert run.progress.state == "failed"
     assert run.progress.counters.raw_written == 0
@@ -374,16 +380,16 @@ def test_live_counts_every_frame(scripted: Bench) -> None:
     assert shown == sorted(set(shown))
 
 
-def test_live_stops_when_the_camera_stays_dead(scripted: Bench) -> None:
-    script(fails_from=0)
+def test_live_shows_a_dead_camera_and_goes_on_when_it_recovers(scripted: Bench) -> None:
+    script(failing=frozenset({0, 1, 2}))
     scripted.thread.start_live()
-    wait_until(lambda: scripted.thread.live.fault is not None, "live mode to give up")
-    assert not scripted.thread.live.running
+    wait_until(lambda: scripted.thread.live.fault is not None, "the fault")
     assert "failed on command" in (scripted.thread.live.fault or "")
-    assert any("live stopped" in fault for fault in scripted.watcher.faults)
-    script()
-    scripted.thread.start_live()
-    wait_until(lambda: scripted.thread.live.frames > 0, "live frames after the repair")
+    wait_until(lambda: scripted.thread.live.frames > 0, "live frames after the fault")
+    assert scripted.thread.live.running
+    assert scripted.thread.live.fault is None
+    assert len([fault for fault in scripted.watcher.faults if "live mode waits" in fault]) == 1
+    assert [bool(status.fault) for status in scripted.watcher.lives] == [False, True, False]
 
 
 def test_settings_are_applied_between_live_frames(scripted: Bench) -> None:

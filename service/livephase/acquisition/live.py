@@ -1,7 +1,8 @@
 """Live mode: take frames continuously, give the engine the newest one whenever it is free, drop the others.
 
-Nothing is stored. The frame that the engine gets was taken after the engine became free, so a preview is
-never older than one exposure and one inference.
+A device error is shown at once and live mode goes on when the device does. Nothing is stored. The frame that
+the engine gets was taken after the engine became free, so a preview is never older than one exposure and one
+inference.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FAILURES: Final = 5
-"""Device errors in a row after which live mode stops."""
+RETRY_PAUSE_S: Final = (0.5, 5.0)
+"""Pause after the first device error in a row, and the longest one; doubled in between."""
 
 
 class LiveMode:
@@ -55,18 +56,17 @@ class LiveMode:
             return LiveStatus(self._running, self._frames, self._dropped, self._fault)
 
     def switch(self, running: bool) -> None:
-        """Start or stop taking frames; a start clears an earlier fault."""
+        """Start or stop taking frames; either clears an earlier fault."""
         with self._lock:
             changed = self._running != running
             self._running = running
-            if running:
-                self._fault = None
-                self._failures = 0
+            self._fault = None
+            self._failures = 0
         if changed:
             self._observer.live_changed(self.status)
 
-    def step(self, stated_defocus_um: float | None) -> None:
-        """Take one frame and give it to the engine if that is free.
+    def step(self, stated_defocus_um: float | None) -> float:
+        """Take one frame and give it to the engine if that is free; return how many seconds to pause.
 
         Parameters
         ----------
@@ -76,14 +76,15 @@ class LiveMode:
         try:
             frame = self._microscope.snap()
         except DeviceError as error:
-            self._device_failed(error)
-            return
-        self._failures = 0
+            return self._device_failed(error)
+        if self._failures:
+            self._recovered()
         submitted = self._submit(frame, frame.defocus_um if frame.defocus_um is not None else stated_defocus_um)
         with self._lock:
             self._frames += 1
             self._dropped += not submitted
         self._observer.live_frame(submitted=submitted)
+        return 0.0
 
     def _submit(self, frame: CameraFrame, defocus_um: float | None) -> bool:
         if defocus_um is None or self._engine.status().state != "ready":
@@ -109,13 +110,20 @@ class LiveMode:
             return
         self._observer.frame_ready(frame, done.result(), defocus_um=defocus_um, run_id=None, time_point=None)
 
-    def _device_failed(self, error: DeviceError) -> None:
-        log.warning("live: %s", error)
-        self._failures += 1
-        if self._failures < FAILURES:
-            return
+    def _device_failed(self, error: DeviceError) -> float:
+        first_s, longest_s = RETRY_PAUSE_S
         with self._lock:
-            self._fault = f"live stopped after {FAILURES} errors in a row: {error}"
-            self._running = False
-        self._observer.fault(self._fault)
+            pause_s = min(first_s * 2**self._failures, longest_s)
+            self._failures += 1
+            self._fault = str(error)
+        if self._failures == 1:
+            self._observer.fault(f"live mode waits: {error}")
+            self._observer.live_changed(self.status)
+        return pause_s
+
+    def _recovered(self) -> None:
+        with self._lock:
+            log.warning("live: frames again after %d errors", self._failures)
+            self._failures = 0
+            self._fault = None
         self._observer.live_changed(self.status)

@@ -88,7 +88,7 @@ class LiveStatus:
     frames, dropped : int
         Frames taken since the service started, and those of them that the engine was too busy for.
     fault : str or None
-        Why live mode stopped by itself.
+        The device error that keeps it from taking frames at present.
     """
 
     running: bool

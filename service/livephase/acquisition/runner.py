@@ -40,7 +40,9 @@ ATTEMPTS: Final = 3
 RETRY_PAUSE_S: Final = 0.2
 """Pause before the second attempt; doubled before every further one."""
 CONSECUTIVE_GAPS: Final = 5
-"""Gaps in a row after which the run fails: the microscope does not recover by itself."""
+"""Gaps in a row after which the run fails, if they last longer than ``GIVE_UP_S``."""
+GIVE_UP_S = 30.0
+"""A device that hangs for less than this does not end a run with short intervals."""
 FOCUS_TOLERANCE_UM: Final = 0.25
 """Largest distance between the defocus asked for and the confirmed one."""
 CLOSING_GRACE_S: Final = 3.0
@@ -182,12 +184,14 @@ class Run:
             self._started_utc_ns = self._anchor.utc_ns_at(schedule.start_ns)
         self._observer.run_changed(self.progress)
         gaps_in_a_row = 0
+        last_frame_s = time.monotonic()
         for index in range(self.plan.time_points):
             if self._stop.wait(schedule.wait_s(index, time.monotonic_ns())):
                 return None
             frame, reason = self._take()
             if frame is not None:
                 gaps_in_a_row = 0
+                last_frame_s = time.monotonic()
                 self._keep(index, frame, schedule)
             elif self._stop.is_set():
                 return None
@@ -197,7 +201,7 @@ class Run:
                 self._observer.fault(f"time point {index} is missing: {reason}")
             with self._lock:
                 self._next_index = index + 1
-            if gaps_in_a_row >= CONSECUTIVE_GAPS:
+            if gaps_in_a_row >= CONSECUTIVE_GAPS and time.monotonic() - last_frame_s > GIVE_UP_S:
                 return f"{gaps_in_a_row} time points in a row gave no frame; the last error: {reason}"
             self._observer.run_changed(self.progress)
         return None

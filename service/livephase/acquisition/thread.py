@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from livephase.acquisition.live import LiveMode
 from livephase.acquisition.progress import ENDED
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from livephase_devices.microscope import Microscope
 
 log = logging.getLogger(__name__)
-
-FAILED_LIVE_PAUSE_S: Final = 0.5
-"""Pause after a live frame that failed, so that a dead device is not asked in a tight loop."""
 
 _Result = TypeVar("_Result")
 
@@ -197,15 +194,13 @@ class AcquisitionThread:
             self._live.switch(running=True)
 
     def _live_step(self) -> None:
-        frames = self._live.status.frames
         try:
-            self._live.step(self._stated_defocus_um)
+            pause_s = self._live.step(self._stated_defocus_um)
         except Exception as error:
             log.exception("live mode failed")
             self._live.switch(running=False)
             self._observer.fault(f"live mode failed: {error}")
-        if self._live.status.frames == frames:
+            return
+        if pause_s:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._closing or bool(self._jobs) or self._run is not None, FAILED_LIVE_PAUSE_S
-                )
+                self._changed.wait_for(lambda: self._closing or bool(self._jobs) or self._run is not None, pause_s)

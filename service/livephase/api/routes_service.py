@@ -36,7 +36,7 @@ def health(services: Wired, response: Response) -> HealthOut:
     fault = services.microscope.state().fault
     problems = [
         *([f"microscope: {fault}"] if fault else []),
-        *([live.fault] if live.fault else []),
+        *([f"live: {live.fault}"] if live.fault else []),
         *([f"inference: {inference.state}: {inference.error}"] if inference.error else []),
         *services.store_problems,
     ]

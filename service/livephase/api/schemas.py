@@ -103,7 +103,7 @@ class LiveOut(BaseModel):
     running: bool
     frames: int = Field(description="Frames taken by live mode since the service started.")
     dropped: int = Field(description="Those of them that the inference worker was too busy for.")
-    fault: str | None = Field(description="Why live mode stopped by itself.")
+    fault: str | None = Field(description="The device error that keeps it from taking frames at present.")
 
     @classmethod
     def of_status(cls, status: LiveStatus) -> Self:
