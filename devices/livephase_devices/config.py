@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -129,12 +129,14 @@ class MicroscopeConfig(BaseModel):
         table: Any = document.get("microscope")
         if not isinstance(table, dict):
             raise MicroscopeConfigError("has no table [microscope]", source)
+        values = cast("dict[str, Any]", table)
+        if isinstance(values.get("cfg"), str):
+            values = {**values, "cfg": _resolve_cfg(Path(values["cfg"]), path)}
         try:
-            config = cls.model_validate(table)
+            return cls.model_validate(values)
         except ValidationError as error:
             problems = "; ".join(_problem(detail) for detail in error.errors())
             raise MicroscopeConfigError(f"[microscope] {problems}", source) from error
-        return config.model_copy(update={"cfg": _resolve_cfg(config.cfg, path)})
 
     def position_of(self, defocus_um: float) -> float:
         """Return the lens position, in the lens' own unit, that gives ``defocus_um``."""

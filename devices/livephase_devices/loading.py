@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from livephase_devices.config import MicroscopeConfig
 
 _INIT_LOGGER = "pymmcore_plus.experimental.unicore._device_manager"
+_INITIALIZE_HINT = "check that the cfg has the line 'Property,Core,Initialize,1' after its devices"
 _LONGEST_REASON = 300
 
 
@@ -55,17 +56,11 @@ def load(core: UniMMCore, config: MicroscopeConfig) -> None:
         except Exception as error:
             # A dead device often makes a later line fail: the first cause is the useful one.
             failed.raise_first()
-            raise MicroscopeConfigError(f"{_failing_line(error)}{one_line(error)}", str(config.cfg)) from error
+            reason = one_line(error)
+            hint = f"; {_INITIALIZE_HINT}" if "uninitialized" in reason else ""
+            raise MicroscopeConfigError(f"{_failing_line(error)}{reason}{hint}", str(config.cfg)) from error
         failed.raise_first()
-    for label in core.getLoadedDevices():
-        if label != "Core":
-            state = core.getDeviceInitializationState(label)
-            if state != DeviceInitializationState.InitializedSuccessfully:
-                raise DeviceError(
-                    f"is not initialised ({state.name}); check that {config.cfg.name} has the line "
-                    "'Property,Core,Initialize,1' after its devices",
-                    label,
-                )
+    _check_initialised(core, config)
     _check_role(core, config, "camera", config.camera, DeviceType.Camera)
     _check_role(core, config, "lens", config.lens, DeviceType.Stage)
     _check_role(core, config, "xy_stage", config.xy_stage, DeviceType.XYStage)
@@ -87,6 +82,14 @@ def _check_adapters(core: UniMMCore, cfg: Path) -> None:
             "or run 'pip install mm-test-adapters' for the demo devices",
             str(cfg),
         )
+
+
+def _check_initialised(core: UniMMCore, config: MicroscopeConfig) -> None:
+    for label in core.getLoadedDevices():
+        if label != "Core":
+            state = core.getDeviceInitializationState(label)
+            if state != DeviceInitializationState.InitializedSuccessfully:
+                raise DeviceError(f"is not initialised ({state.name}); {_INITIALIZE_HINT}", label)
 
 
 def _check_role(core: UniMMCore, config: MicroscopeConfig, role: str, label: str | None, wanted: DeviceType) -> None:
@@ -138,10 +141,15 @@ class _InitErrors(logging.Filter):
 
     def __enter__(self) -> _InitErrors:
         logging.getLogger(_INIT_LOGGER).addFilter(self)
+        # Its warnings about properties of a device that failed would be printed before the error that says why.
+        for handler in _printing_handlers():
+            handler.addFilter(_only_errors)
         return self
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger(_INIT_LOGGER).removeFilter(self)
+        for handler in _printing_handlers():
+            handler.removeFilter(_only_errors)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Take the exception out of the log record; the record itself is not printed."""
@@ -155,3 +163,13 @@ class _InitErrors(logging.Filter):
         """Raise the first failure as an error that names the device."""
         for label, error in self._errors:
             raise DeviceError(f"could not be initialised: {one_line(error)}", label) from error
+
+
+def _printing_handlers() -> list[logging.Handler]:
+    """Return the handlers with which pymmcore-plus prints its log; its log file is not among them."""
+    handlers = logging.getLogger("pymmcore-plus").handlers
+    return [handler for handler in handlers if not isinstance(handler, logging.FileHandler)]
+
+
+def _only_errors(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR

@@ -14,7 +14,7 @@ from livephase_devices.frame import CameraFrame
 from livephase_devices.owner_thread import OwnerThread
 from livephase_devices.properties import PropertyInfo, PropertyValue
 from livephase_devices.sequence import BufferedSequence, Sequence, SnapSequence
-from livephase_devices.session import CoreSession
+from livephase_devices.session import CoreSession, loaded_sessions
 from livephase_devices.state import MicroscopeState, closed_state, read_state
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ _open_microscopes: weakref.WeakSet[Microscope] = weakref.WeakSet()
 class Microscope:
     """A camera, perhaps a lens, and all other devices of one Micro-Manager configuration.
 
-    Every call runs on one owner thread and has a time-out; calls from several threads take turns. A context
-    manager: ``with Microscope(config) as microscope: ...`` loads the devices and unloads them on every way out.
+    Calls from several threads take turns on one owner thread. ``with Microscope(config) as microscope: ...`` loads
+    the devices and unloads them on every way out.
 
     Parameters
     ----------
@@ -78,8 +78,7 @@ class Microscope:
         sessions: list[CoreSession] = []
 
         def load() -> None:
-            session = CoreSession(self.config, thread)
-            sessions.append(session)
+            sessions.append(session := CoreSession(self.config, thread))
             session.load()
             self._session = session
             self._state = read_state(session, None)
@@ -99,6 +98,11 @@ class Microscope:
             with suppress(LivephaseError):
                 self.close()
             raise
+        finally:
+            # The exit function registered last runs first: before UniMMCore's own, which would unload the Python
+            # devices under a running exposure.
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)
 
     def close(self) -> None:
         """Stop the camera, unload every device and end the owner thread; may be called twice.
@@ -114,10 +118,8 @@ class Microscope:
         self._state = closed_state(self.config)
         self._fetcher.forget()
         if thread is not None:
-            # Stopping a sequence waits for the end of an exposure.
             limit_s = self.config.call_timeout_s if session is None else session.frame_limit_s()
-            limit_s = limit_s if thread.fault() is None else _HUNG_CLOSE_S
-            thread.stop(self._unload, self.config.cfg.name, limit_s)
+            thread.stop(self._unload, self.config.cfg.name, limit_s if thread.fault() is None else _HUNG_CLOSE_S)
 
     def __enter__(self) -> Self:
         self.open()
@@ -293,7 +295,7 @@ class Microscope:
         return self._call(label, f"read property {name!r}", lambda: props.describe(self._loaded(), label, name).value)
 
     def set_property(self, label: str, name: str, value: PropertyValue) -> PropertyValue:
-        """Set a property and return the value read back; in a sequence it holds from the next exposure on.
+        """Set a property and return the value read back; in a sequence the next exposure has it.
 
         Raises
         ------
@@ -338,10 +340,10 @@ class Microscope:
         return nullcontext() if sequence is None else sequence.suspended()
 
 
-@atexit.register
 def _close_all() -> None:
     """Unload the devices of every microscope that is still open: a core that dies loaded aborts the process."""
     for microscope in list(_open_microscopes):
-        # Where a device hangs nothing more can be done, and the process must end.
         with suppress(LivephaseError):
             microscope.close()
+    for session in list(loaded_sessions):  # one of its devices hangs; the process must end all the same
+        session.abandon()

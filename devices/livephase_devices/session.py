@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,6 +43,9 @@ _LOAD_FACTOR = 6
 _GREY_TYPES = (np.dtype(np.uint8).str, np.dtype(np.uint16).str)
 _BUSY_POLL_S = 0.002
 
+loaded_sessions: weakref.WeakSet[CoreSession] = weakref.WeakSet()
+"""Sessions whose devices are loaded."""
+
 
 class CoreSession:
     """A loaded core, seen as one camera, perhaps one lens, and properties.
@@ -70,6 +74,7 @@ class CoreSession:
     def load(self) -> None:
         """Load and check the configuration; see ``livephase_devices.loading.load`` for the errors."""
         self.core.setTimeoutMs(max(1, round(self.config.call_timeout_s * 1000)))
+        loaded_sessions.add(self)
         with self.touching(self.config.cfg.name, "load", _LOAD_FACTOR * self.config.call_timeout_s):
             loading.load(self.core, self.config)
         self.camera_is_python = self.core.isPyDevice(self.config.camera)
@@ -80,15 +85,23 @@ class CoreSession:
         with suppress(Exception):
             if self.core.isSequenceRunning():
                 self.core.stopSequenceAcquisition()
-        try:
+        for label in self.core.getLoadedDevices():
+            if label != "Core" and self.core.isPyDevice(label):
+                with suppress(Exception):  # a Python device's shutdown may raise; the others must still go
+                    self.core.unloadDevice(label)
+        self._let_python_devices_go()
+        with suppress(Exception):
             self.core.unloadAllDevices()
-        except Exception:  # noqa: BLE001 - a Python device's shutdown may raise; the others must still go
-            for label in self.core.getLoadedDevices():
-                if label != "Core":
-                    with suppress(Exception):
-                        self.core.unloadDevice(label)
-            with suppress(Exception):
-                super(CMMCorePlus, self.core).unloadAllDevices()
+        loaded_sessions.discard(self)
+
+    def abandon(self) -> None:
+        """Let the process end although a device hangs; called from any thread, when nothing else is left to do."""
+        self._let_python_devices_go()
+
+    def _let_python_devices_go(self) -> None:
+        # When the process ends, UniMMCore shuts its Python devices down once more, and would wait for the lock of a
+        # hung one for ever. It offers no way to give a device up.
+        cast("Any", self.core)._pydevices._devices.clear()  # noqa: SLF001
 
     @contextmanager
     def touching(self, device: str, action: str, timeout_s: float | None = None) -> Generator[None]:
