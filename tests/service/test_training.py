@@ -156,8 +156,10 @@ def test_ssim_is_that_of_scikit_image_and_of_the_loss() -> None:
     truth = rng.random((96, 96)).cumsum(0).cumsum(1)
     truth = (3 * truth / truth.max()).astype(np.float32)
     estimate = truth + 0.1 * rng.standard_normal(truth.shape).astype(np.float32)
-    options = {"data_range": float(np.ptp(truth)), "gaussian_weights": True, "sigma": 1.5}
-    reference = cast("float", structural_similarity(truth, estimate, use_sample_covariance=False, **options))
+    compared: object = structural_similarity(
+        truth, estimate, data_range=float(np.ptp(truth)), gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    reference = cast("float", compared)
     assert ssim(estimate, truth) == pytest.approx(reference, abs=2e-4)
     x, y = (torch.from_numpy(image)[None, None] for image in (estimate, truth))
     structural = PhaseLoss(96, 1.0)(x, y) - PhaseLoss(96, 0.0)(x, y)
