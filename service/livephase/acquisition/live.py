@@ -15,6 +15,7 @@ from livephase.acquisition.progress import LiveStatus
 from livephase_devices.errors import DeviceError, LivephaseError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from livephase.acquisition.ports import Observer, PhaseEngine
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 RETRY_PAUSE_S: Final = (0.5, 5.0)
 """Pause after the first device error in a row, and the longest one; doubled in between."""
+BUSY_PAUSE_S: Final = 0.1
+"""Longest pause after a frame that the engine was too busy for: further ones would only cost it processor time."""
 
 
 class LiveMode:
@@ -35,12 +38,17 @@ class LiveMode:
     ----------
     microscope, engine, observer
         The parts it uses.
+    wake : callable
+        Called when the engine has become free; from any thread.
     """
 
-    def __init__(self, microscope: Microscope, engine: PhaseEngine, observer: Observer) -> None:
+    def __init__(
+        self, microscope: Microscope, engine: PhaseEngine, observer: Observer, wake: Callable[[], None]
+    ) -> None:
         self._microscope = microscope
         self._engine = engine
         self._observer = observer
+        self._wake = wake
         self._lock = threading.Lock()
         self._running = False
         self._frames = 0
@@ -54,6 +62,11 @@ class LiveMode:
         """Live mode at this moment; from any thread."""
         with self._lock:
             return LiveStatus(self._running, self._frames, self._dropped, self._fault)
+
+    @property
+    def engine_busy(self) -> bool:
+        """Whether the engine has a frame of live mode."""
+        return self._in_engine is not None and not self._in_engine.done()
 
     def switch(self, running: bool) -> None:
         """Start or stop taking frames; either clears an earlier fault."""
@@ -84,13 +97,13 @@ class LiveMode:
             self._frames += 1
             self._dropped += not submitted
         self._observer.live_frame(submitted=submitted)
-        return 0.0
+        return 0.0 if submitted else BUSY_PAUSE_S
 
     def _submit(self, frame: CameraFrame, defocus_um: float | None) -> bool:
         if defocus_um is None or self._engine.status().state != "ready":
             self._observer.frame_ready(frame, None, defocus_um=defocus_um, run_id=None, time_point=None)
             return False
-        if self._in_engine is not None and not self._in_engine.done():
+        if self.engine_busy:
             return False
         try:
             future = self._engine.submit(frame.pixels, defocus_um, bit_depth=frame.bit_depth)
@@ -99,6 +112,7 @@ class LiveMode:
             return False
         self._in_engine = future
         future.add_done_callback(lambda done: self._publish(done, frame, defocus_um))
+        future.add_done_callback(lambda _: self._wake())
         return True
 
     def _publish(self, done: Future[PhaseResult], frame: CameraFrame, defocus_um: float) -> None:

@@ -43,8 +43,8 @@ class AcquisitionThread:
     def __init__(self, microscope: Microscope, engine: PhaseEngine, observer: Observer) -> None:
         self._microscope = microscope
         self._observer = observer
-        self._live = LiveMode(microscope, engine, observer)
         self._changed = threading.Condition()
+        self._live = LiveMode(microscope, engine, observer, self._wake)
         self._jobs: deque[Callable[[], None]] = deque()
         self._run: Run | None = None
         self._resume_live = False
@@ -202,5 +202,18 @@ class AcquisitionThread:
             self._observer.fault(f"live mode failed: {error}")
             return
         if pause_s:
+            busy = self._live.engine_busy
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or bool(self._jobs) or self._run is not None, pause_s)
+                self._changed.wait_for(
+                    lambda: (
+                        self._closing
+                        or bool(self._jobs)
+                        or self._run is not None
+                        or (busy and not self._live.engine_busy)
+                    ),
+                    pause_s,
+                )
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
