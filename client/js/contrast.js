@@ -10,14 +10,14 @@ import { VALUES, colourTable } from "./float16.js";
 /** Pixels looked at for automatic limits: enough for a percentile, and sorted in a few milliseconds. */
 const SAMPLES = 40_000;
 const LOW_QUANTILE = 0.005;
-const HIGH_QUANTILE = 0.998;
+const HIGH_QUANTILE = 0.999;
 
 /** @typedef {{colormap: ColormapName, low: number, high: number, chosen: boolean}} Settings */
 
 export class Contrast {
   /** @type {Record<Kind, Settings>} */
   #settings = {
-    phase: { colormap: "viridis", low: 0, high: 4, chosen: false },
+    phase: { colormap: "magma", low: 0, high: 4, chosen: false },
     raw: { colormap: "grey", low: 0, high: 255, chosen: false },
   };
   /** @type {Kind} */

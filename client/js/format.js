@@ -24,6 +24,11 @@ export function duration(seconds) {
   return hours % 24 ? `${days} d ${hours % 24} h` : `${days} d`;
 }
 
+/** @param {number} seconds between two time points, as exactly as it was asked for */
+export function interval(seconds) {
+  return seconds < 60 || !Number.isInteger(seconds) ? `${Number(seconds.toPrecision(6))} s` : duration(seconds);
+}
+
 /** @param {number} count */
 export function bytes(count) {
   const units = ["B", "kB", "MB", "GB", "TB"];

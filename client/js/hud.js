@@ -5,10 +5,14 @@
 import { byId, setText } from "./dom.js";
 import { age, clock, fixed, percent } from "./format.js";
 
-const FPS_OVER_MS = 3000;
+/** Frames per second are counted over this time, or over so many frames where they come rarely. */
+const RATE_OVER_MS = 3000;
+const RATE_OVER_FRAMES = 4;
 /** A live image this old is stale, even if frames come rarely. */
 const PATIENCE_MS = 3000;
 const UPDATE_EVERY_MS = 250;
+/** Below this a few hot pixels are at the camera's limit, not the image. */
+export const SATURATED_FROM = 0.0005;
 
 /** @typedef {{live: Live, run: Run | null, connected: boolean, kind: Kind}} Situation */
 
@@ -66,15 +70,15 @@ export class Hud {
       this.#drawn.length = 0;
     }
     this.#wasExpected = expected;
-    this.#drawn = this.#drawn.filter((time) => now - time <= FPS_OVER_MS);
+    this.#drawn = this.#drawn.filter((time, index, all) => now - time <= RATE_OVER_MS || index >= all.length - RATE_OVER_FRAMES);
     if (!frame) {
       this.#setStale(null);
       return;
     }
     const { header } = frame;
     const ageMs = header.age_ms + now - frame.receivedAt;
-    setText(this.#source, source(frame, live, run));
-    setText(this.#rate, this.#drawn.length > 1 ? `${rate(this.#drawn).toFixed(1)} fps` : "0 fps");
+    setText(this.#source, connected ? source(frame, live, run) : "Offline");
+    setText(this.#rate, expected && connected ? rate(this.#drawn, now) : "");
     setText(this.#age, `age ${age(ageMs)}`);
     setText(this.#drops, `${header.dropped} dropped`);
     setText(this.#notes, notes(frame, kind));
@@ -94,9 +98,17 @@ export class Hud {
   }
 }
 
-/** @param {number[]} times */
-function rate(times) {
-  return (1000 * (times.length - 1)) / (times[times.length - 1] - times[0]);
+/**
+ * @param {number[]} times at which frames were drawn
+ * @param {number} now
+ */
+function rate(times, now) {
+  if (times.length < 2) return "";
+  const steps = times.length - 1;
+  // a frame that is overdue counts as one that comes now, so that the rate falls when frames stop
+  const intervalMs = Math.max((times[steps] - times[0]) / steps, (now - times[0]) / (steps + 1));
+  const fps = 1000 / intervalMs;
+  return fps >= 1 ? `${fps.toFixed(1)} fps` : `one in ${age(intervalMs)}`;
 }
 
 /**
@@ -118,7 +130,7 @@ function notes({ header }, kind) {
   const parts = [];
   if (header.kind !== kind) parts.push(`showing ${header.kind}, no ${kind} image yet`);
   if (header.defocus_um !== null) parts.push(`z ${header.defocus_um > 0 ? "+" : ""}${fixed(header.defocus_um, 2)} µm`);
-  if (header.saturated_fraction > 0) parts.push(`${percent(header.saturated_fraction)} saturated`);
+  if (header.saturated_fraction >= SATURATED_FROM) parts.push(`${percent(header.saturated_fraction)} saturated`);
   if (header.out_of_range) parts.push("outside valid range");
   return parts.join(" · ");
 }

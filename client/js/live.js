@@ -20,15 +20,15 @@ export class LiveButton {
 
   /**
    * @param {boolean} running
-   * @param {string} reason why it cannot be switched at present, empty when it can
+   * @param {string} obstacle why it cannot be switched at present, empty when it can
    */
-  show(running, reason) {
+  show(running, obstacle) {
+    if (running !== this.#running) setText(this.#note, "");
     this.#running = running;
-    this.#possible = reason === "";
-    this.#button.classList.toggle("is-on", running);
+    this.#possible = obstacle === "";
+    this.#button.classList.toggle("is-on", running && this.#possible);
     this.#button.setAttribute("aria-disabled", String(!this.#possible || this.#busy));
-    setText(this.#label, running ? "Stop live" : "Start live");
-    setText(this.#note, reason);
+    setText(this.#label, obstacle || (running ? "Stop live" : "Start live"));
   }
 
   async toggle() {

@@ -4,7 +4,7 @@
 
 import { Banners } from "./banners.js";
 import { byId, setText } from "./dom.js";
-import { Hud } from "./hud.js";
+import { Hud, SATURATED_FROM } from "./hud.js";
 import { ImageView } from "./image.js";
 import { LiveButton } from "./live.js";
 import { RunProgress } from "./progress.js";
@@ -15,8 +15,6 @@ import { Stream } from "./stream.js";
 import { TimeLapseForm } from "./timelapse.js";
 
 const ACTIVE = new Set(["queued", "running"]);
-/** Below this a few hot pixels are at the camera's limit, not the image. */
-const SATURATED_FROM = 0.0005;
 
 const status = byId("status", HTMLElement);
 const banners = new Banners();
@@ -26,8 +24,8 @@ let live = { running: false, fault: null };
 let inference = { state: "starting", runtime: null, restarts: 0 };
 /** @type {Run | null} the run that has the microscope */
 let run = null;
-/** @type {string[]} */
-let rangeProblems = [];
+/** @type {string[] | null} what is outside the model's valid range; null when that has to be asked */
+let rangeProblems = null;
 let retryAt = 0;
 
 const stream = new Stream(STREAM_URL, {
@@ -73,7 +71,6 @@ async function readState() {
     const [state, known] = await Promise.all([readMicroscope(), readRuns()]);
     live = state.live;
     inference = state.inference;
-    rangeProblems = state.range_problems;
     run = state.run && ACTIVE.has(state.run.state) ? state.run : null;
     setText(byId("microscope-name", HTMLElement), state.microscope.name);
     runs.replace(known);
@@ -127,7 +124,7 @@ function runHeard(told) {
 
 function showSituation() {
   const lost = !stream.connected;
-  liveButton.show(live.running, lost ? "No connection." : run ? "A run has the microscope." : "");
+  liveButton.show(live.running, lost ? "No connection" : run ? "Run in progress" : "");
   progress.show(run);
   byId("time-lapse", HTMLElement).hidden = run !== null;
   document.body.classList.toggle("is-offline", lost);
@@ -137,7 +134,7 @@ function showSituation() {
 
 function showInference() {
   const label = byId("inference", HTMLElement);
-  setText(label, inference.state === "ready" ? (inference.runtime ?? "ready") : `inference ${inference.state}`);
+  setText(label, inference.state === "ready" ? (inference.runtime ?? "ready") : inference.state);
   label.dataset.state = inference.state;
   if (inference.state === "ready") {
     banners.clear("inference");
@@ -156,13 +153,15 @@ function showFrameNotices() {
   const header = image.frame?.header;
   if (!header) return;
   if (header.out_of_range) {
+    if (rangeProblems === null) void askRangeProblems();
     banners.show("range", {
       level: "notice",
       title: "Outside the model's valid range.",
-      detail: rangeProblems.join(" ") || "Phase values of this setting are not validated.",
+      detail: rangeProblems?.join(" ") || "Phase values of this setting are not validated.",
       dismissable: true,
     });
   } else {
+    rangeProblems = null;
     banners.clear("range");
   }
   if (header.saturated_fraction >= SATURATED_FROM) {
@@ -175,6 +174,18 @@ function showFrameNotices() {
   } else {
     banners.clear("saturation");
   }
+}
+
+/** The stream only says that a setting is out of range; the microscope says what of it. */
+async function askRangeProblems() {
+  rangeProblems = [];
+  try {
+    rangeProblems = (await readMicroscope()).range_problems;
+  } catch (error) {
+    if (!(error instanceof RequestError)) throw error;
+    return;
+  }
+  showFrameNotices();
 }
 
 /** @param {string} message */
@@ -212,18 +223,26 @@ for (const [id, act] of /** @type {[string, () => void][]} */ ([
 ])) {
   byId(id, HTMLButtonElement).addEventListener("click", act);
 }
+/** @type {Record<string, [number, number]>} */
+const MOVES = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, -0.1], ArrowDown: [0, 0.1] };
 installShortcuts([
-  { keys: [" "], label: "Space", text: "start or stop live", act: () => void liveButton.toggle() },
-  { keys: ["a"], label: "A", text: "automatic contrast", act: () => image.autoContrast() },
-  { keys: ["c"], label: "C", text: "next colour map", act: () => image.nextColormap() },
-  { keys: ["r"], label: "R", text: "phase or raw", act: () => image.show(image.kind === "phase" ? "raw" : "phase") },
-  { keys: ["f"], label: "F", text: "fit the field of view", act: () => image.fit() },
-  { keys: ["+", "="], label: "+", text: "zoom in (also the wheel)", act: () => image.zoomBy(1.5) },
-  { keys: ["-"], label: "−", text: "zoom out", act: () => image.zoomBy(1 / 1.5) },
-  { keys: ["ArrowLeft"], label: "←", text: "move (also by dragging)", act: () => image.moveBy(-0.1, 0) },
-  { keys: ["ArrowRight"], label: "→", text: "move right", act: () => image.moveBy(0.1, 0) },
-  { keys: ["ArrowUp"], label: "↑", text: "move up", act: () => image.moveBy(0, -0.1) },
-  { keys: ["ArrowDown"], label: "↓", text: "move down", act: () => image.moveBy(0, 0.1) },
+  { keys: [" "], labels: ["Space"], text: "start or stop live", act: () => void liveButton.toggle() },
+  { keys: ["a"], labels: ["A"], text: "automatic contrast", act: () => image.autoContrast() },
+  { keys: ["c"], labels: ["C"], text: "next colour map", act: () => image.nextColormap() },
+  { keys: ["r"], labels: ["R"], text: "phase or raw", act: () => image.show(image.kind === "phase" ? "raw" : "phase") },
+  { keys: ["f"], labels: ["F"], text: "fit the field of view", act: () => image.fit() },
+  {
+    keys: ["+", "=", "-"],
+    labels: ["+", "−"],
+    text: "zoom, also with the wheel",
+    act: (key) => image.zoomBy(key === "-" ? 1 / 1.5 : 1.5),
+  },
+  {
+    keys: Object.keys(MOVES),
+    labels: ["←", "→", "↑", "↓"],
+    text: "move, also by dragging",
+    act: (key) => image.moveBy(...MOVES[key]),
+  },
 ]);
 
 setInterval(showConnection, 1000);

@@ -3,7 +3,7 @@
 /** @import { Run } from "./types.js" */
 
 import { byId, make, setText } from "./dom.js";
-import { clock, duration, fixed } from "./format.js";
+import { clock, fixed, interval } from "./format.js";
 
 const SHOWN = 100;
 
@@ -81,7 +81,7 @@ function fill(row, run) {
   row.dataset.missing = String(raw_missing + phase_missing > 0);
   /** @type {[string, string][]} */
   const facts = [
-    ["Plan", `${run.time_points} × ${duration(run.interval_s)}, z ${fixed(run.defocus_um, 2)} µm`],
+    ["Plan", `${run.time_points} × ${interval(run.interval_s)}, z ${fixed(run.defocus_um, 2)} µm`],
     ["Raw", `${raw_written} written, ${raw_missing} missing`],
     ["Phase", `${phase_written} written, ${phase_missing} missing`],
   ];

@@ -2,16 +2,17 @@
 
 import { byId, make } from "./dom.js";
 
-/** @typedef {{keys: string[], label: string, text: string, act: () => void}} Shortcut */
+/** @typedef {{keys: string[], labels: string[], text: string, act: (key: string) => void}} Shortcut */
 
 /** @param {Shortcut[]} shortcuts */
 export function installShortcuts(shortcuts) {
   const dialog = byId("shortcuts", HTMLDialogElement);
   const list = byId("shortcut-list", HTMLElement);
-  for (const { label, text } of shortcuts) {
+  for (const { labels, text } of shortcuts) {
     const row = make("div");
-    row.append(make("dt"), make("dd", "", text));
-    row.firstElementChild?.append(make("kbd", "", label));
+    const keys = make("dt");
+    keys.append(...labels.map((label) => make("kbd", "", label)));
+    row.append(keys, make("dd", "", text));
     list.append(row);
   }
   byId("show-shortcuts", HTMLButtonElement).addEventListener("click", () => dialog.showModal());
@@ -28,20 +29,22 @@ export function installShortcuts(shortcuts) {
     } else {
       const found = shortcuts.find((shortcut) => shortcut.keys.includes(key));
       if (!found) return;
-      found.act();
+      found.act(key);
     }
     event.preventDefault();
   });
 }
 
 /**
- * Whether a key belongs to the element that has the focus: text to a field, the space bar to a button.
+ * Whether a key belongs to the element that has the focus: text to a field, the space bar to a button, the arrows
+ * to a choice and to the scrolling panel.
  *
  * @param {EventTarget | null} target
  * @param {string} key
  */
 function isTyping(target, key) {
   if (!(target instanceof Element)) return false;
-  if (target.closest("input, select, textarea")) return true;
-  return (key === " " || key.startsWith("Arrow")) && target.closest("button, summary, [role=radio]") !== null;
+  if (target.closest("input:not([type=radio]), select, textarea")) return true;
+  if (key === " ") return target.closest("button, summary, input") !== null;
+  return key.startsWith("Arrow") && target.closest("input, .panel") !== null;
 }

@@ -65,8 +65,14 @@ export class TimeLapseForm {
   #plan() {
     const { name, time_points, interval_s, defocus_um } = this.#fields;
     const numbers = [time_points, interval_s, defocus_um];
-    for (const field of numbers) field.setAttribute("aria-invalid", String(!field.checkValidity()));
-    if (!numbers.every((field) => field.checkValidity())) return null;
+    for (const field of numbers) field.setAttribute("aria-invalid", String(!field.validity.valid));
+    const wrong = numbers.find((field) => !field.validity.valid);
+    if (wrong) {
+      const label = wrong.labels?.[0]?.textContent?.trim() ?? "";
+      setText(this.#error, `${label}: ${wrong.validationMessage}`);
+      this.#error.hidden = false;
+      return null;
+    }
     return {
       name: name.value.trim() || "time-lapse",
       time_points: time_points.valueAsNumber,
@@ -80,7 +86,8 @@ export class TimeLapseForm {
     const plan = this.#plan();
     this.#start.disabled = plan === null;
     if (!plan) {
-      setText(this.#estimate, "");
+      this.#estimate.replaceChildren();
+      this.#warnings.replaceChildren();
       return;
     }
     const asking = new AbortController();
@@ -88,15 +95,16 @@ export class TimeLapseForm {
     try {
       const { bytes: size, duration_s, warnings, disk_free_bytes } = await estimate(plan, asking.signal);
       const end = clock(new Date(Date.now() + 1000 * duration_s));
-      setText(
-        this.#estimate,
-        `${duration(duration_s)}, ends ${end}. Up to ${bytes(size)} of ${bytes(disk_free_bytes)} free.`,
+      this.#estimate.replaceChildren(
+        make("span", "", `${duration(duration_s)}, ends ${end}`),
+        make("span", "", `up to ${bytes(size)}, ${bytes(disk_free_bytes)} free`),
       );
       this.#warnings.replaceChildren(...warnings.map((warning) => make("li", "", warning)));
     } catch (error) {
       if (error instanceof DOMException && error.name === "AbortError") return;
       if (!(error instanceof RequestError)) throw error;
-      setText(this.#estimate, "");
+      this.#estimate.replaceChildren();
+      this.#warnings.replaceChildren();
       this.#showError(error);
     }
   }
