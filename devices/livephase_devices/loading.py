@@ -26,11 +26,16 @@ _LONGEST_REASON = 300
 
 
 def one_line(error: BaseException) -> str:
-    """Return the innermost message of a chain of errors as one line of bounded length."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    """Return the message of an error as one line of bounded length."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return the error at the bottom of pymmcore-plus' chain, which repeats each message on every level."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def load(core: UniMMCore, config: MicroscopeConfig) -> None:
@@ -56,7 +61,7 @@ def load(core: UniMMCore, config: MicroscopeConfig) -> None:
         except Exception as error:
             # A dead device often makes a later line fail: the first cause is the useful one.
             failed.raise_first()
-            reason = one_line(error)
+            reason = one_line(_innermost(error))
             hint = f"; {_INITIALIZE_HINT}" if "uninitialized" in reason else ""
             raise MicroscopeConfigError(f"{_failing_line(error)}{reason}{hint}", str(config.cfg)) from error
         failed.raise_first()

@@ -100,23 +100,25 @@ class Recording:
     def _open(self) -> list[tuple[_Stack, Iterable[bool]]]:
         """Return the stacks of the recording, each with whether its frames are there."""
         if self.path.is_file():
-            return [(self._open_tiff(self.path), repeat(True))]
+            return [(stack, repeat(True)) for stack in self._open_tiff(self.path)]
         if any((self.path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray")):
             return [self._open_zarr()]
         files = sorted(file for file in self.path.iterdir() if file.suffix.lower() in _TIFF_SUFFIXES)
         if not files:
             raise ValueError(f"the folder {self.path} is no OME-Zarr image and holds no TIFF files")
-        return [(self._open_tiff(file), repeat(True)) for file in files]
+        return [(stack, repeat(True)) for file in files for stack in self._open_tiff(file)]
 
-    def _open_tiff(self, path: Path) -> _Stack:
+    def _open_tiff(self, path: Path) -> list[_Stack]:
         try:
             file = tifffile.TiffFile(path)
         except tifffile.TiffFileError as error:
-            raise ValueError(f"{path} is not a TIFF file: {error}") from error
+            raise ValueError(f"{path} is not a TIFF file ({error})") from error
         self._files.append(file)
-        series = file.series[0]
-        store = cast("Any", series).aszarr(level=0)
-        return _grey(cast("_Stack", zarr.open_array(store, mode="r")), series.axes.lower(), path)
+        stacks: list[_Stack] = []
+        for series in file.series:  # pages that were appended one by one are a series each
+            store = cast("Any", series).aszarr(level=0)
+            stacks.append(_grey(cast("_Stack", zarr.open_array(store, mode="r")), series.axes.lower(), path))
+        return stacks
 
     def _open_zarr(self) -> tuple[_Stack, Iterable[bool]]:
         node: Any = zarr.open(str(self.path), mode="r")

@@ -20,7 +20,7 @@ from livephase_devices.microscope import Microscope
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Rig
+    from devices.conftest import Rig
 
 SHAPE = (80, 96)
 

@@ -22,7 +22,7 @@ from livephase_devices.microscope import Microscope
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import MakeConfig
+    from devices.conftest import MakeConfig
 
 GOOD = """
 [microscope]

@@ -15,7 +15,7 @@ from livephase_devices.microscope import Microscope
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import MakeConfig
+    from devices.conftest import MakeConfig
 
 DEADLINE_S = 20.0
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import MakeConfig
+    from devices.conftest import MakeConfig
 
 PRELUDE = """
 import sys, threading, time

@@ -14,7 +14,7 @@ from livephase_devices.sequence import BufferedSequence
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import MakeConfig
+    from devices.conftest import MakeConfig
 
     from livephase_devices.microscope import CameraFrame
 
