@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -43,10 +46,11 @@ def frame(seed: int = 0, shape: tuple[int, int] = (96, 120)) -> NDArray[np.uint8
     return np.round(120 + spot + noise).astype(np.uint8)
 
 
-def segments() -> set[str]:
-    """List the shared-memory segments of Python processes on this machine."""
-    folder = Path("/dev/shm")  # noqa: S108
-    return {entry.name for entry in folder.glob("psm_*")} if folder.is_dir() else set()
+def segments_of(pid: int | None) -> list[Path]:
+    """List the shared-memory files that a process has mapped; empty where the system does not tell."""
+    maps = Path(f"/proc/{pid}/maps")
+    lines = maps.read_text().splitlines() if maps.exists() else []
+    return sorted({Path(line[line.index("/dev/shm/") :]) for line in lines if "/dev/shm/psm_" in line})  # noqa: S108
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +114,16 @@ def test_frames_that_cannot_be_computed_fail_alone(client: InferenceClient) -> N
     assert client.status().pid == pid
 
 
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="the system keeps shared memory elsewhere")  # noqa: S108
+def test_frame_larger_than_the_shared_memory_is_refused(client: InferenceClient) -> None:
+    # Writing beyond what tmpfs holds would kill the service with SIGBUS. The frame itself takes one byte.
+    side = int((shutil.disk_usage("/dev/shm").total / 16) ** 0.5)  # noqa: S108
+    huge = np.broadcast_to(np.uint8(100), (side, side))
+    with pytest.raises(InferenceError, match="MiB of shared memory and /dev/shm has"):
+        client.submit(huge, 6.0, bit_depth=8).result(DEADLINE_S)
+    assert client.submit(frame(), 6.0, bit_depth=8).result(DEADLINE_S).phase_rad.shape == (384, 480)
+
+
 def test_cancelled_frame_is_not_computed(client: InferenceClient) -> None:
     futures = [client.submit(frame(seed, (400, 400)), 6.0, bit_depth=8) for seed in range(6)]
     cancelled = futures[-1].cancel()
@@ -163,12 +177,14 @@ def test_stuck_computation_is_noticed_though_the_heart_beats(untrained_model: Pa
 
 
 def test_close_fails_open_frames_and_leaves_nothing_behind(untrained_model: Path) -> None:
-    before = segments()
+    mapped = segments_of(os.getpid())
     client = InferenceClient(untrained_model, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, threads=1)
     client.start()
     client.wait_ready(DEADLINE_S)
     client.submit(frame(), 6.0, bit_depth=8).result(DEADLINE_S)
     pid = client.status().pid
+    files = sorted(set(segments_of(os.getpid())) - set(mapped))
+    assert len(files) >= 2 or sys.platform != "linux"
     futures = [client.submit(frame(seed, (400, 400)), 6.0, bit_depth=8) for seed in range(20)]
     client.close()
     client.close()
@@ -176,7 +192,8 @@ def test_close_fails_open_frames_and_leaves_nothing_behind(untrained_model: Path
     assert isinstance(futures[-1].exception(), InferenceError)
     assert client.status().state == "stopped"
     assert not psutil.pid_exists(pid or 0)
-    assert segments() <= before
+    assert not set(files) & set(segments_of(os.getpid()))
+    assert not any(file.exists() for file in files)
     with pytest.raises(InferenceError, match="stopped"):
         client.submit(frame(), 6.0, bit_depth=8).result(DEADLINE_S)
 
@@ -196,7 +213,7 @@ def test_worker_that_cannot_start_says_why(untrained_model: Path, tmp_path: Path
 
 
 SERVICE = """
-import sys, time
+import json, sys, time
 import numpy as np
 from pathlib import Path
 from livephase.inference.client import InferenceClient
@@ -207,7 +224,11 @@ if __name__ == "__main__":
     pixels = np.random.default_rng(0).integers(100, 140, (96, 120)).astype(np.uint8)
     result = client.submit(pixels, 6.0, bit_depth=8).result(90)
     loaded = sorted({"torch", "openvino"} & set(sys.modules))
-    print(client.status().pid, result.phase_rad.shape, loaded, flush=True)
+    maps = Path("/proc/self/maps")
+    lines = maps.read_text().splitlines() if maps.exists() else []
+    files = sorted({line.split()[-1] for line in lines if "/dev/shm/psm_" in line})
+    report = {"worker": client.status().pid, "shape": result.phase_rad.shape, "loaded": loaded, "files": files}
+    print(json.dumps(report), flush=True)
     if sys.argv[2] == "wait":
         try:
             time.sleep(90)
@@ -216,8 +237,21 @@ if __name__ == "__main__":
 """
 
 
-def start_service(model: Path, folder: Path, mode: str) -> tuple[subprocess.Popen[str], int, str]:
-    """Start a process that computes one frame; returns it, the worker's pid and the rest of its line."""
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A process with a client, after its first frame."""
+
+    process: subprocess.Popen[str]
+    worker: int
+    report: dict[str, Any]
+
+    def files_exist(self) -> bool:
+        """Whether any of its shared memory is left."""
+        return any(Path(file).exists() for file in self.report["files"])
+
+
+def start_service(model: Path, folder: Path, mode: str) -> Service:
+    """Start a process that computes one frame."""
     script = folder / "service.py"
     script.write_text(SERVICE)
     process = subprocess.Popen(
@@ -230,34 +264,34 @@ def start_service(model: Path, folder: Path, mode: str) -> tuple[subprocess.Pope
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, process.communicate()[1]
-    pid, _, rest = line.strip().partition(" ")
-    return process, int(pid), rest
+    report = json.loads(line)
+    assert report["shape"] == [384, 480]
+    assert report["files"] or sys.platform != "linux"
+    return Service(process, report["worker"], report)
 
 
 def test_service_process_imports_no_network_library(untrained_model: Path, tmp_path: Path) -> None:
-    before = segments()
-    process, worker, rest = start_service(untrained_model, tmp_path, "end")
-    _, errors = process.communicate(timeout=DEADLINE_S)
-    assert rest == "(384, 480) []"
+    service = start_service(untrained_model, tmp_path, "end")
+    _, errors = service.process.communicate(timeout=DEADLINE_S)
+    assert service.report["loaded"] == []
     # The script ends without closing its client: no warning, no worker, no memory may be left.
-    assert (process.returncode, errors) == (0, "")
-    wait_until(lambda: not psutil.pid_exists(worker), "the end of the worker")
-    assert segments() <= before
+    assert (service.process.returncode, errors) == (0, "")
+    wait_until(lambda: not psutil.pid_exists(service.worker), "the end of the worker")
+    assert not service.files_exist()
 
 
 def test_worker_and_memory_go_when_the_service_is_killed(untrained_model: Path, tmp_path: Path) -> None:
-    before = segments()
-    process, worker, _ = start_service(untrained_model, tmp_path, "wait")
-    process.kill()
-    process.communicate(timeout=DEADLINE_S)
-    wait_until(lambda: not psutil.pid_exists(worker), "the end of the orphaned worker")
-    wait_until(lambda: segments() <= before, "the removal of the shared memory")
+    service = start_service(untrained_model, tmp_path, "wait")
+    service.process.kill()
+    service.process.communicate(timeout=DEADLINE_S)
+    wait_until(lambda: not psutil.pid_exists(service.worker), "the end of the orphaned worker")
+    wait_until(lambda: not service.files_exist(), "the removal of the shared memory")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a console group is interrupted differently on Windows")
 def test_interrupt_of_the_terminal_leaves_no_traceback(untrained_model: Path, tmp_path: Path) -> None:
-    process, worker, _ = start_service(untrained_model, tmp_path, "wait")
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=DEADLINE_S)
-    assert (process.returncode, errors) == (0, "")
-    wait_until(lambda: not psutil.pid_exists(worker), "the end of the worker")
+    service = start_service(untrained_model, tmp_path, "wait")
+    os.killpg(service.process.pid, signal.SIGINT)
+    _, errors = service.process.communicate(timeout=DEADLINE_S)
+    assert (service.process.returncode, errors) == (0, "")
+    wait_until(lambda: not psutil.pid_exists(service.worker), "the end of the worker")

@@ -12,6 +12,7 @@ Only the supervisor thread touches the worker and the slots. Other threads put j
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from concurrent.futures import Future
@@ -28,6 +29,8 @@ from livephase.inference.status import InferenceState, InferenceStatus
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 _SLOTS = 2
 """The worker computes in one while the other is filled or emptied."""
@@ -78,6 +81,7 @@ class Supervisor:
         self._runtime: str | None = None
         self._last_ms: float | None = None
         self._error: str | None = None
+        self._start_failed = False
         self._restarts = self._failures = self._sequence = 0
         self._wake_reader, self._wake_writer = Pipe(duplex=False)
         self._awake = False
@@ -105,7 +109,7 @@ class Supervisor:
     def wait_ready(self, timeout_s: float) -> None:
         """Wait until the model is loaded; see ``InferenceClient.wait_ready``."""
         with self._condition:
-            self._condition.wait_for(lambda: self._state in ("ready", "stopped") or self._error, timeout_s)
+            self._condition.wait_for(lambda: self._state in ("ready", "stopped") or self._start_failed, timeout_s)
             if self._state != "ready":
                 reason = self._error or f"the inference worker is {self._state} after {timeout_s:g} s"
                 raise InferenceError(reason)
@@ -138,7 +142,12 @@ class Supervisor:
 
     def _supervise(self) -> None:
         while not self._closing.is_set():
-            error = self._run_worker()
+            try:
+                error = self._run_worker()
+            except Exception as fault:
+                # Without this thread every future would hang; the next worker starts from a clean state.
+                log.exception("the supervision of the inference worker failed")
+                error = self._note_end(InferenceError(f"the inference failed: {fault}"))
             if error is None:
                 break
             self._fail_all(error)
@@ -183,6 +192,7 @@ class Supervisor:
 
     def _note_end(self, error: InferenceError) -> InferenceError:
         with self._condition:
+            self._start_failed = self._state != "ready"
             self._state = "restarting"
             self._error = str(error)
             self._restarts += 1
@@ -202,6 +212,7 @@ class Supervisor:
             worker.set_ready()
             with self._condition:
                 self._state, self._runtime, self._error = "ready", answer.runtime, None
+                self._start_failed = False
                 self._condition.notify_all()
             return None
         job, slot = self._in_flight[answer.sequence]
