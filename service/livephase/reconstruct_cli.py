@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from livephase.storage import RunSpec, RunWriter
     from livephase_devices.recording import Recording
 
-_START_TIMEOUT_S = 180.0
+_START_TIMEOUT_S = 300.0
 _SUFFIX = ".ome.zarr"
 
 

@@ -24,14 +24,14 @@ class Timeouts:
     Attributes
     ----------
     start_s : float
-        From the spawn until the model is loaded; importing torch from a cold disk takes its time.
+        From the spawn until the model is loaded; importing torch on a busy machine takes its time.
     heartbeat_s : float
         Without a heartbeat once it is ready: the process is stopped.
     frame_s : float
         Without progress while it holds a frame: the computation is stuck.
     """
 
-    start_s: float = 120.0
+    start_s: float = 300.0
     heartbeat_s: float = 10.0
     frame_s: float = 60.0
 
