@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -144,7 +145,7 @@ def test_batches_depend_on_the_step_alone_and_keep_input_and_target_aligned(tmp_
     # Symmetries must turn both sides alike: the focal-plane contrast then stays anti-correlated with phase.
     quiet = recipe.optics.model_copy(update={"noise_sd": (1e-6, 2e-6), "shading": 0.0})
     flat = pairs.phase_rad.astype(np.float32).reshape(4, 32, 4, 32, 4).mean(axis=(2, 4))
-    marked = type(pairs)(1 - 0.1 * flat, pairs.phase_rad, pairs.reduced_defocus_um)
+    marked = replace(pairs, intensity=1 - 0.1 * flat, level=np.ones_like(pairs.level))
     inputs, _, targets = draw_batch(marked, quiet, 8, np.random.default_rng(0))
     binned = targets.reshape(8, 32, 4, 32, 4).mean(axis=(2, 4))
     for frame, truth in zip(inputs[:, 0], binned, strict=True):

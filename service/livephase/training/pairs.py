@@ -6,7 +6,7 @@ the square are drawn anew each time a pair is used, so a stored pair never looks
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,11 +44,14 @@ class Pairs:
         (N, 4H, 4W).
     reduced_defocus_um : NDArray[float32]
         (N,) defocus times wavelength over the reference wavelength.
+    level : NDArray[float32]
+        (N,) mean intensity of the whole field that the patch was cut from; below 1 where cells absorb.
     """
 
     intensity: Floats
     phase_rad: NDArray[np.float16]
     reduced_defocus_um: Floats
+    level: Floats
 
     def __len__(self) -> int:
         """Count the pairs."""
@@ -96,7 +99,7 @@ def make_pairs(recipe: Recipe, cache: Path, progress: Callable[[int, int], None]
     path = cache / f"pairs-{recipe.data_digest[:16]}.npz"
     if path.exists():
         with np.load(path, allow_pickle=False) as archive:
-            return Pairs(archive["intensity"], archive["phase_rad"], archive["reduced_defocus_um"])
+            return Pairs(**{field.name: archive[field.name] for field in fields(Pairs)})
     data = recipe.data
     size = data.patch_lr_px * SCALE + 2 * _MARGIN_HR_PX
     real = [measured_field(file) for file in recipe.real_files()]
@@ -106,37 +109,37 @@ def make_pairs(recipe: Recipe, cache: Path, progress: Callable[[int, int], None]
         np.empty((total, lr, lr), np.float32),
         np.empty((total, hr, hr), np.float16),
         np.empty(total, np.float32),
+        np.empty(total, np.float32),
     )
 
-    def patches() -> Iterator[tuple[Floats, np.random.Generator]]:
+    def patches() -> Iterator[tuple[Floats, Floats, np.random.Generator]]:
+        """Give each patch with the field that it was cut from."""
         for index in range(data.simulated_fields):
             rng = np.random.default_rng([data.seed, 1, index])
             field = simulated_field(_SIMULATED_SEED * data.seed + index)
             for crop in _crops(field, data.pairs_for_each_field, size, rng):
-                yield crop, rng
+                yield crop, field, rng
         rng = np.random.default_rng([data.seed, 2])
         for index in range(total - data.simulated_fields * data.pairs_for_each_field):
-            crop = next(_crops(real[index % len(real)], 1, size, rng))
+            field = real[index % len(real)]
+            crop = next(_crops(field, 1, size, rng))
             # Thinner and thicker cells of the same shapes.
-            yield crop * np.float32(rng.uniform(0.7, 1.3)), rng
+            thickness = np.float32(rng.uniform(0.7, 1.3))
+            yield crop * thickness, field * thickness, rng
 
     inner = slice(_MARGIN_HR_PX, _MARGIN_HR_PX + hr)
-    for index, (patch, rng) in enumerate(patches()):
+    for index, (patch, field, rng) in enumerate(patches()):
         setup, defocus_um, kappa = _draw_setup(rng, recipe.optics)
         image = intensity(patch, setup, defocus_um, kappa, rotation_rad=rng.uniform(0, 2 * np.pi))
         pairs.intensity[index] = bin_pixels(image[inner, inner], SCALE)
         pairs.phase_rad[index] = patch[inner, inner]
         pairs.reduced_defocus_um[index] = defocus_um * setup.wavelength_um / REFERENCE_WAVELENGTH_UM
+        pairs.level[index] = np.exp(-2 * kappa * field).mean()
         if progress:
             progress(index + 1, total)
     cache.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
-    np.savez(
-        partial,
-        intensity=pairs.intensity,
-        phase_rad=pairs.phase_rad,
-        reduced_defocus_um=pairs.reduced_defocus_um,
-    )
+    np.savez(partial, **{field.name: getattr(pairs, field.name) for field in fields(Pairs)})
     partial.replace(path)
     return pairs
 
@@ -171,6 +174,10 @@ def draw_batch(pairs: Pairs, optics: OpticsPart, count: int, rng: np.random.Gene
         c = rng.uniform(-0.5, 0.5, 5).astype(np.float32) * optics.shading
         shade = c[0] * axis[:, None] + c[1] * axis[None] + c[2] * axis[:, None] ** 2 + c[3] * axis[None] ** 2
         frame = frame * (1 + shade + 0.25 * c[4])
+        # A camera has no reference for an empty field. A frame is divided by its own mean, which is the level of an
+        # empty field in a sparse culture and that of the cells in a closed layer; flat-fielding ends in between.
+        share = 1.0 if rng.uniform() < 0.6 else rng.uniform()
+        frame = frame / np.float32(1 + share * (pairs.level[index] - 1))
         noise_sd = np.exp(rng.uniform(*np.log(optics.noise_sd)))
         frame = frame + np.float32(noise_sd) * rng.standard_normal(frame.shape, dtype=np.float32)
         counts = np.rint(frame * (_LEVEL * _FULL_RANGE_COUNTS))
