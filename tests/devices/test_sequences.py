@@ -63,7 +63,7 @@ def test_demo_camera_2000_frames_none_torn(demo: Microscope) -> None:
     steps: list[complex] = []
     demo.start_sequence(MANY)
     for frame in fetch(demo, MANY):
-        rows = (frame.pixels.astype(float) @ wave) * along_y
+        rows = (frame.pixels * wave).sum(axis=1) * along_y  # a matrix product would wake a thread for each frame
         rows /= np.abs(rows)
         assert np.abs(rows - rows.mean()).max() < 0.05, f"frame {frame.index} is torn"
         steps.append(complex(rows.mean()))
