@@ -45,12 +45,29 @@ def test_a_brighter_lamp_at_the_second_plane_changes_nothing() -> None:
     np.testing.assert_allclose(a, b, atol=3e-4)
 
 
+def test_a_field_stop_in_view_gives_the_border_values() -> None:
+    """A lens that fills the lit disc: without the light at the stop a curvature over the whole field is lost."""
+    pixel_um, dz_um = 0.25, 0.2
+    y, x = np.mgrid[:256, :320] * pixel_um
+    r_squared = (y - 32) ** 2 + (x - 40) ** 2
+    phase = -r_squared / 175
+    soft_stop = 1 / (1 + np.exp((np.sqrt(r_squared) - 24) / 0.5))
+    k_y, k_x = (2 * np.pi * np.fft.fftfreq(n, pixel_um) for n in phase.shape)
+    kernel = np.exp(-1j * (k_y[:, None] ** 2 + k_x[None] ** 2) * dz_um * 0.55 / (4 * np.pi))
+    field = np.sqrt(soft_stop) * np.exp(1j * phase)
+    defocused = np.abs(np.fft.ifft2(np.fft.fft2(field) * kernel)) ** 2
+    solved = solve_tie(soft_stop, defocused, dz_um, pixel_um, 0.55)
+    inside = np.sqrt(r_squared) < 20
+    slope = np.polyfit(phase[inside], solved[inside], 1)[0]
+    assert slope == pytest.approx(1, abs=0.08)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "dz_um", "message"),
     [
         (np.ones((8, 8)), np.ones((8, 9)), 1.0, "differ in shape"),
         (np.ones((8, 8)), np.ones((8, 8)), 0.0, "dz_um is 0"),
-        (np.zeros((8, 8)), np.ones((8, 8)), 1.0, "without light"),
+        (np.zeros((8, 8)), np.ones((8, 8)), 1.0, "no light"),
     ],
 )
 def test_says_what_is_wrong(first: np.ndarray, second: np.ndarray, dz_um: float, message: str) -> None:

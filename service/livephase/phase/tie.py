@@ -13,8 +13,11 @@ from scipy.fft import dctn, idctn
 
 Floats = NDArray[np.floating]
 
-REGULARISATION_PERIOD_UM = 400.0
+REGULARISATION_PERIOD_UM = 200.0
 """Periods longer than this are damped: there the derivative carries noise and illumination drift, not phase."""
+
+_DARK_FRACTION = 0.3
+"""Below this part of the bright level a pixel lies behind the field stop."""
 
 
 def _solve_poisson(source: Floats, pixel_um: float) -> Floats:
@@ -34,6 +37,9 @@ def solve_tie(
 ) -> NDArray[np.float32]:
     """Phase of a pair of planes.
 
+    A field stop in view is welcome: light that crosses it is part of the derivative, which gives the solution its
+    border values (Zuo et al. 2014). Crop the result, not the planes.
+
     Parameters
     ----------
     in_focus, defocused : ndarray
@@ -46,12 +52,13 @@ def solve_tie(
     Returns
     -------
     NDArray[float32]
-        (Y, X) phase in radians with mean 0, periods over ``REGULARISATION_PERIOD_UM`` damped.
+        (Y, X) phase in radians with mean 0, periods over ``REGULARISATION_PERIOD_UM`` damped. Behind a field stop
+        it means nothing.
 
     Raises
     ------
     ValueError
-        The shapes differ, ``dz_um`` is 0 or the in-focus plane is dark somewhere.
+        The shapes differ, ``dz_um`` is 0 or a plane has no light.
     """
     if in_focus.shape != defocused.shape:
         msg = f"the planes differ in shape: {in_focus.shape} and {defocused.shape}"
@@ -59,17 +66,20 @@ def solve_tie(
     if dz_um == 0:
         msg = "dz_um is 0: the two planes must lie at different depths"
         raise ValueError(msg)
-    base = np.asarray(in_focus, np.float64)
-    if base.min() <= 0:
-        msg = "the in-focus plane has pixels without light; crop to the illuminated field"
+    first, second = np.asarray(in_focus, np.float64), np.asarray(defocused, np.float64)
+    if first.mean() <= 0 or second.mean() <= 0:
+        msg = "a plane has no light"
         raise ValueError(msg)
+    lit = first > _DARK_FRACTION * np.percentile(first, 90)
+    level = float(first[lit].mean())
     # Drift of the lamp between the planes would be read as a lens over the whole field.
-    plane = np.asarray(defocused, np.float64) * (base.mean() / np.mean(defocused))
+    change = second * (level / second[lit].mean()) - first
+    base = np.where(lit, first, level)
     wave_number = 2 * np.pi / wavelength_um
-    psi = _solve_poisson(-wave_number * (plane - base) / dz_um, pixel_um)
+    psi = _solve_poisson(-wave_number * change / dz_um, pixel_um)
     flow_y, flow_x = np.gradient(psi, pixel_um)
     # Differences attenuate short periods, so only the effect of uneven light goes through them: for even light the
     # correction vanishes and psi over the intensity is the solution.
-    uneven = 1 / base - 1 / base.mean()
+    uneven = 1 / base - 1 / level
     divergence = np.gradient(flow_y * uneven, pixel_um, axis=0) + np.gradient(flow_x * uneven, pixel_um, axis=1)
-    return (psi / base.mean() + _solve_poisson(divergence, pixel_um)).astype(np.float32)
+    return (psi / level + _solve_poisson(divergence, pixel_um)).astype(np.float32)
