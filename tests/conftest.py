@@ -181,13 +181,14 @@ class ServiceProcess:
                     stream.close()
 
 
-def small_twin(folder: Path, model: Path, *, width: int = 96, height: int = 64, live: bool = False) -> Path:
+def small_twin(folder: Path, model: Path, runtime: str = "torch-cpu") -> Path:
     """Write the configuration of a simulated microscope with a small sensor; return the TOML."""
     import livephase_devices.config
 
     text = (livephase_devices.config.CONFIG_FOLDER / "twin.cfg").read_text()
-    text = text.replace("CCDXSize,647", f"CCDXSize,{width}").replace("CCDYSize,490", f"CCDYSize,{height}")
-    assert f"CCDYSize,{height}" in text
+    text = text.replace("CCDXSize,647", "CCDXSize,96").replace("CCDYSize,490", "CCDYSize,64")
+    assert "CCDXSize,96" in text
+    assert "CCDYSize,64" in text
     (folder / "small.cfg").write_text(text)
     toml = folder / "small.toml"
     toml.write_text(
@@ -208,8 +209,9 @@ port = 0
 data = "data"
 [model]
 path = {str(model)!r}
+runtime = "{runtime}"
 [live]
-on_start = {"true" if live else "false"}
+on_start = false
 defocus_um = 6.0
 """
     )
@@ -243,7 +245,7 @@ def service(
 ) -> Iterator[ServiceProcess]:
     """Run one service on a small simulated microscope for all tests that leave it as it was."""
     folder = tmp_path_factory.mktemp("service")
-    toml = small_twin(folder, untrained_model)
+    toml = small_twin(folder, untrained_model, runtime="auto")
     service = ServiceProcess([livephase_command, "serve", "--config", str(toml)], folder / "data")
     try:
         service.wait_ready()

@@ -1,15 +1,11 @@
-"""The inference worker is killed or stopped in the middle of a run: raw is complete, phase is backfilled."""
+"""The inference worker, or the whole service, is killed in the middle of a run."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
-import pytest
 
 from livephase.storage.catalogue import read_frame_table, read_phase_frame
 
@@ -19,7 +15,7 @@ if TYPE_CHECKING:
 
     from conftest import ServiceProcess
 
-TIME_POINTS = 40
+TIME_POINTS = 100
 
 
 def test_a_killed_worker_costs_no_raw_frame_and_no_phase(
@@ -30,7 +26,7 @@ def test_a_killed_worker_costs_no_raw_frame_and_no_phase(
     killed = service.get("/microscope")["inference"]["pid"]
     run = service.start_run(time_points=TIME_POINTS, interval_s=0.1)
     place = f"/acquisitions/{run['id']}"
-    service.wait(place, lambda seen: seen["counters"]["phase_written"] >= 5, "five phase images")
+    service.wait(place, lambda seen: seen["counters"]["phase_written"] >= 2, "two phase images")
     psutil.Process(killed).kill()
     at_kill = service.get(place)["counters"]
     assert at_kill["raw_written"] < TIME_POINTS, "the run ended before the worker was killed"
@@ -53,23 +49,6 @@ def test_a_killed_worker_costs_no_raw_frame_and_no_phase(
     for index in range(TIME_POINTS):
         assert np.isfinite(read_phase_frame(store, index)).all()
     assert service.get("/health")["status"] == "ok"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is POSIX")
-def test_a_stopped_worker_does_not_hold_up_the_end_of_the_service(
-    twin_toml: Path, serve_toml: Callable[[Path], ServiceProcess]
-) -> None:
-    service = serve_toml(twin_toml)
-    service.wait_ready()
-    stopped = service.get("/microscope")["inference"]["pid"]
-    run = service.start_run(time_points=1000, interval_s=0.05)
-    place = f"/acquisitions/{run['id']}"
-    service.wait(place, lambda seen: seen["counters"]["phase_written"] >= 2, "two phase images")
-    os.kill(stopped, signal.SIGSTOP)
-    before = service.get(place)["counters"]["raw_written"]
-    service.wait(place, lambda seen: seen["counters"]["raw_written"] > before + 5, "further raw frames")
-    assert service.stop() == 0
-    assert not psutil.pid_exists(stopped) or psutil.Process(stopped).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_killed_service_leaves_an_interrupted_run(

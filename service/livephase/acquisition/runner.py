@@ -113,6 +113,7 @@ class Run:
         self._stop_state: RunState = "cancelled"
         self._stop_reason = ""
         self._clock_warned = False
+        self._device_fault: str | None = None
 
     @property
     def progress(self) -> RunProgress:
@@ -136,6 +137,11 @@ class Run:
                 counters=self._sink.counters,
                 remaining_s=remaining_s,
             )
+
+    @property
+    def device_fault(self) -> str | None:
+        """The device error since which there was no frame, or None."""
+        return self._device_fault
 
     def stop(self, state: RunState, reason: str) -> None:
         """Ask the run to end as ``"cancelled"`` or ``"interrupted"``; the first request counts.
@@ -163,6 +169,8 @@ class Run:
             failure = f"unexpected: {type(error).__name__}: {error}"
         complete = self._phases.drain(self._stop, CLOSING_GRACE_S)
         failure = failure or self._phases.fault
+        if not complete and not self._stop.is_set():
+            self._observer.fault(f"run {self.run_id}: some phase images are missing; the inference worker was too slow")
         if failure is not None:
             self._close("failed", failure)
         elif self._stop.is_set() and (not complete or self._next_index < self.plan.time_points):
@@ -216,12 +224,15 @@ class Run:
                 self._confirm_defocus()
                 frame = self._microscope.snap()
             except DeviceError as error:
-                reason = str(error)
+                reason = self._device_fault = str(error)
                 log.warning("run %s: attempt %d of time point: %s", self.run_id, attempt + 1, error)
                 continue
             if frame.pixels.shape == self._frame_shape:
+                self._device_fault = None
                 return frame, ""
-            reason = f"the camera gave a frame of {frame.pixels.shape}, the run records {self._frame_shape}"
+            reason = self._device_fault = (
+                f"the camera gave a frame of {frame.pixels.shape}, the run records {self._frame_shape}"
+            )
         return None, reason
 
     def _confirm_defocus(self) -> None:

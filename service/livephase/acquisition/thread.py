@@ -87,6 +87,12 @@ class AcquisitionThread:
             return self._run
 
     @property
+    def device_fault(self) -> str | None:
+        """The device error since which there was no frame, in a run or in live mode; without asking a device."""
+        run = self.run
+        return self._live.status.fault if run is None else run.device_fault
+
+    @property
     def stated_defocus_um(self) -> float | None:
         """The defocus that the user stated for a microscope without a lens."""
         return self._stated_defocus_um

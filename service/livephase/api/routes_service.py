@@ -29,14 +29,13 @@ root = APIRouter(include_in_schema=False)
 @router.get("/health", responses={503: {"description": "No acquisition is possible."}})
 @root.get("/health")
 def health(services: Wired, response: Response) -> HealthOut:
-    """Say whether the service does its work; 503 when no acquisition is possible."""
+    """Say whether the service does its work, at once; 503 when no acquisition is possible."""
     inference = services.engine.status()
     live = services.thread.live
     run = services.thread.run
-    fault = services.microscope.state().fault
+    fault = services.thread.device_fault
     problems = [
         *([f"microscope: {fault}"] if fault else []),
-        *([f"live: {live.fault}"] if live.fault else []),
         *([f"inference: {inference.state}: {inference.error}"] if inference.error else []),
         *services.store_problems,
     ]
