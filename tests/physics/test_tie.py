@@ -58,8 +58,12 @@ def test_a_field_stop_in_view_gives_the_border_values() -> None:
     defocused = np.abs(np.fft.ifft2(np.fft.fft2(field) * kernel)) ** 2
     solved = solve_tie(soft_stop, defocused, dz_um, pixel_um, 0.55)
     inside = np.sqrt(r_squared) < 20
-    slope = np.polyfit(phase[inside], solved[inside], 1)[0]
-    assert slope == pytest.approx(1, abs=0.08)
+    assert np.corrcoef(phase[inside], solved[inside])[0, 1] > 0.99
+    # The regularisation takes a quarter of a curvature that is as wide as the field; without the stop it is all gone.
+    crop = np.s_[72:184, 104:216]
+    cropped = solve_tie(soft_stop[crop], defocused[crop], dz_um, pixel_um, 0.55)
+    assert 0.7 < np.polyfit(phase[inside], solved[inside], 1)[0] < 1.05
+    assert abs(np.polyfit(phase[crop].ravel(), cropped.ravel(), 1)[0]) < 0.2
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from scipy.fft import dctn, idctn
 
 Floats = NDArray[np.floating]
 
-REGULARISATION_PERIOD_UM = 400.0
+REGULARISATION_PERIOD_UM = 200.0
 """Periods longer than this are damped: there the derivative carries noise and illumination drift, not phase."""
 
 _DARK_FRACTION = 0.3
