@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RuntimeName = Literal["auto", "openvino", "torch-cpu", "torch-cuda"]
-RUNTIME_NAMES: tuple[RuntimeName, ...] = ("auto", "openvino", "torch-cpu", "torch-cuda")
 
 
 @dataclass(frozen=True, slots=True)
