@@ -139,7 +139,7 @@ class ServiceProcess:
         assert response.status_code == 200, response.text
         return response.json()
 
-    def wait(self, path: str, condition: Callable[[Any], bool], what: str, deadline_s: float = 120.0) -> Any:
+    def wait(self, path: str, condition: Callable[[Any], bool], what: str, deadline_s: float = 240.0) -> Any:
         """Poll a resource until a condition on its JSON holds."""
         end = time.monotonic() + deadline_s
         while not condition(found := self.get(path)):

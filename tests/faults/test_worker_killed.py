@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from conftest import ServiceProcess
 
-TIME_POINTS = 100
+TIME_POINTS = 60
 
 
 def test_a_killed_worker_costs_no_raw_frame_and_no_phase(
