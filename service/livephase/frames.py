@@ -20,7 +20,8 @@ class PhaseResult:
     Attributes
     ----------
     phase_rad : NDArray[float32]
-        Phase (Y, X) in radians on the HR grid, positive where the cell delays light. Owned by the receiver.
+        Phase (Y, X) in radians on the HR grid, positive where the cell delays light, NaN
+        outside a field stop. Owned by the receiver.
     inference_ms : float
         Wall time of preprocessing and network in the worker.
     runtime : str

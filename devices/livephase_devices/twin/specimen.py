@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 
 from livephase_devices.twin.cell import CellLook, render_cell, texture_tile
 from livephase_devices.twin.culture import DAUGHTER_SEPARATION_UM, Culture
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MARGIN_UM = 60.0
 _DEBRIS_PER_MM2 = 25.0
@@ -86,9 +90,7 @@ class Specimen:
         left, right = max(column - half, 0), min(column + half + 1, self.shape[1])
         if top >= bottom or left >= right:
             return
-        patch = render_cell(
-            look, (y_px - row, x_px - column), half, self.pixel_um, self.wavelength_um, self._texture
-        )
+        patch = render_cell(look, (y_px - row, x_px - column), half, self.pixel_um, self.wavelength_um, self._texture)
         y0, x0 = row - half, column - half
         image[top:bottom, left:right] += patch[top - y0 : bottom - y0, left - x0 : right - x0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.ndimage import binary_propagation, uniform_filter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +39,7 @@ def find_field_stop(image: NDArray[Any]) -> NDArray[np.bool_] | None:
     border[:, [0, -1]] |= dark[:, [0, -1]]
     if not border.any():
         return None
-    outside = _spread(border, dark)
+    outside = binary_propagation(border, mask=dark)
     behind = image[outside]
     level = float(np.median(behind))
     even = np.mean(np.abs(behind - level) < _STOP_EVENNESS * bright)
@@ -98,34 +99,7 @@ def erode(mask: NDArray[np.bool_], distance_px: int) -> NDArray[np.bool_]:
 
 def box_mean(image: NDArray[np.float32], radius_px: int) -> NDArray[np.float32]:
     """Average over a square of 2 ``radius_px`` + 1 pixels; the image continues beyond its border."""
-    result = np.pad(image.astype(np.float64), radius_px, mode="edge")
-    side = 2 * radius_px + 1
-    for axis in (0, 1):
-        sums = np.cumsum(result, axis=axis)
-        sums = np.concatenate([np.zeros_like(sums.take([0], axis=axis)), sums], axis=axis)
-        length = sums.shape[axis]
-        result = sums.take(range(side, length), axis=axis) - sums.take(range(length - side), axis=axis)
-    return (result / side**2).astype(np.float32)
-
-
-def _spread(seeds: NDArray[np.bool_], within: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Grow seeds through the connected parts of ``within``: whole runs along rows and columns in turn."""
-    grown = seeds
-    while True:
-        before = int(grown.sum())
-        grown = _spread_rows(grown, within)
-        grown = _spread_rows(grown.T, within.T).T
-        if int(grown.sum()) == before:
-            return grown
-
-
-def _spread_rows(seeds: NDArray[np.bool_], within: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    starts = np.zeros(within.shape, dtype=np.int64)
-    starts[:, 0] = 1
-    starts[:, 1:] = within[:, 1:] != within[:, :-1]
-    runs = np.cumsum(starts, axis=None).reshape(within.shape)
-    seeded = np.bincount(runs[seeds], minlength=int(runs[-1, -1]) + 1) > 0
-    return within & seeded[runs]
+    return uniform_filter(image.astype(np.float64), 2 * radius_px + 1, mode="nearest").astype(np.float32)
 
 
 def _block_sums(image: NDArray[np.float32], rows: int, columns: int, block: int) -> NDArray[np.float32]:
