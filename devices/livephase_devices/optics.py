@@ -73,11 +73,22 @@ def source_points(setup: OpticalSetup, count: int, rotation_rad: float = 0.0) ->
     -------
     ndarray
         (N, 2) float64: spatial frequencies (u_y, u_x) in cycles per um.
+
+    Raises
+    ------
+    ValueError
+        ``count`` is odd, S > 1 or S * NA >= 1.
     """
     if setup.coherence == 0:
         return np.zeros((1, 2))
     if count % 2:
         msg = f"the condenser is sampled by an even number of points, not {count}"
+        raise ValueError(msg)
+    if setup.coherence > 1 or setup.coherence * setup.objective_na >= 1:
+        msg = (
+            f"S = {setup.coherence:g} at NA {setup.objective_na:g} lights the specimen from outside the objective's "
+            "aperture; bright-field needs S <= 1 and S x NA < 1"
+        )
         raise ValueError(msg)
     index = np.arange(count // 2) + 0.5
     radius = setup.coherence * setup.objective_na / setup.wavelength_um * np.sqrt(index / (count // 2))

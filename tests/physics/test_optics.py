@@ -200,3 +200,10 @@ def test_illumination_has_mean_one_and_the_asked_range() -> None:
     assert field.mean() == pytest.approx(1, abs=1e-5)
     assert np.ptp(field) == pytest.approx(0.12, rel=1e-4)
     np.testing.assert_array_equal(field, uneven_illumination((49, 64), 0.12, seed=5))
+
+
+@pytest.mark.parametrize(("coherence", "objective_na"), [(1.2, 0.4), (0.9, 1.4)])
+def test_dark_field_and_immersion_condensers_are_refused(coherence: float, objective_na: float) -> None:
+    setup = replace(PARTIAL, coherence=coherence, objective_na=objective_na)
+    with pytest.raises(ValueError, match="outside the objective's aperture"):
+        intensity(np.zeros(SHAPE, np.float32), setup, 3.0)

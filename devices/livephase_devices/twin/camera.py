@@ -136,7 +136,7 @@ class TwinCamera(SimpleCameraDevice):
             self._anchor = time.monotonic(), value
             self._epoch += 1
 
-        add_property(self, "Coherence", float, lambda: self._setup.coherence, coherence, limits=(0, 1.5))
+        add_property(self, "Coherence", float, lambda: self._setup.coherence, coherence, limits=(0, 1))
         add_property(self, "AbsorptionPerRad", float, lambda: self._kappa_per_rad, kappa, limits=(0, 0.5))
         add_property(self, "Unevenness", float, lambda: self._unevenness, unevenness, limits=(0, 0.9))
         add_property(self, "PixelType", str, lambda: f"{self._bit_depth}bit", pixel_type, allowed=tuple(_BIT_DEPTHS))

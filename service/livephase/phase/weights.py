@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from livephase.errors import ModelError
+from livephase.files import replace
 from livephase.phase.modelfile import HEADER_KEY, Architecture, ModelCard, read_card
 from livephase.phase.subpixel import SubpixelUNet
 from livephase.phase.unet import PaperUNet
@@ -50,7 +51,7 @@ def save_network(path: Path, network: nn.Module, card: ModelCard) -> ModelCard:
     blob = save(tensors, metadata={HEADER_KEY: card.model_dump_json(exclude={"sha256"})})
     partial = path.with_suffix(".partial")
     partial.write_bytes(blob)
-    partial.replace(path)
+    replace(partial, path)
     return read_card(path)
 
 

@@ -1,4 +1,4 @@
-"""Durable files: atomic replacement, directory fsync, renames that Windows refuses now and then, the writer's lock."""
+"""Durable files: atomic replacement, directory fsync, the writer's lock."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import errno
 import os
 import re
 import sys
-import time
 from typing import TYPE_CHECKING, Final
 
 from livephase.errors import StorageError
+from livephase.files import replace
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-RENAME_PATIENCE_S: Final = 5.0
-"""How long a rename is retried: on Windows it fails while a reader or a virus scanner has the target open."""
 
 _FULL: Final = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FULL_WINDOWS: Final = {39, 112}  # ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL
@@ -44,22 +41,6 @@ def storage_error(error: Exception, path: Path, doing: str) -> StorageError:
     if code in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return StorageError(f"{path}: {doing}: no permission to write there; choose another data folder or grant it")
     return StorageError(f"{path}: {doing}: {error}")
-
-
-def replace(source: Path, target: Path) -> None:
-    """``os.replace`` that waits while Windows refuses because the target is open elsewhere."""
-    deadline_s = time.monotonic() + RENAME_PATIENCE_S
-    pause_s = 0.001
-    while True:
-        try:
-            os.replace(source, target)
-        except PermissionError:
-            if sys.platform != "win32" or time.monotonic() > deadline_s:
-                raise
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 0.1)
-        else:
-            return
 
 
 def sync_directory(directory: Path) -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from livephase.errors import ModelError
+from livephase.files import replace
 from livephase.phase.weights import build_network
 from livephase.training.pairs import SCALE, Pairs, draw_batch
 
@@ -211,7 +212,7 @@ class Trainer:
             partial,
             {"step": str(self.step), "data": self.recipe.data_digest},
         )
-        partial.replace(self.checkpoint)
+        replace(partial, self.checkpoint)
 
     def _resume(self) -> None:
         with safe_open(self.checkpoint, framework="pt") as file:

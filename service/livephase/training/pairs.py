@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from livephase.files import replace
 from livephase.phase.modelfile import INPUT_GAIN, REFERENCE_WAVELENGTH_UM
 from livephase.training.fields import measured_field, simulated_field
 from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
@@ -140,7 +141,7 @@ def make_pairs(recipe: Recipe, cache: Path, progress: Callable[[int, int], None]
     cache.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, **{field.name: getattr(pairs, field.name) for field in fields(Pairs)})
-    partial.replace(path)
+    replace(partial, path)
     return pairs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tomllib
 from pathlib import Path
 
@@ -22,7 +23,9 @@ class DataPart(_Part):
     seed: int = 1
     simulated_fields: int = Field(120, ge=0, description="simulated cultures of 1152 x 1152 HR pixels")
     pairs_for_each_field: int = Field(24, ge=1)
-    real_folder: Path | None = Field(None, description="folder of qpi_cells .npz files; relative to the recipe")
+    real_folder: Path | None = Field(
+        None, description="folder of qpi_cells .npz; relative to the recipe, $VARIABLES expand"
+    )
     real_held_back: tuple[str, ...] = ()
     real_pairs: int = Field(2000, ge=0)
     patch_lr_px: int = Field(96, ge=32, multiple_of=8)
@@ -105,7 +108,7 @@ def load_recipe(path: Path) -> Recipe:
         raise ConfigurationError(msg) from error
     if recipe.data.real_folder is None:
         return recipe
-    folder = (path.parent / recipe.data.real_folder).resolve()
+    folder = (path.parent / os.path.expandvars(recipe.data.real_folder)).resolve()
     if not any(folder.glob("*.npz")):
         msg = f"recipe {path}: data.real_folder {folder} holds no .npz files; see docs/data.md"
         raise ConfigurationError(msg)
