@@ -38,7 +38,10 @@ def simulate(
     if any(side % binning for side in image.shape):
         raise ConfigurationError(f"{phase}: {image.shape} is not a multiple of --binning {binning}; crop it first")
     setup = OpticalSetup(wavelength_um, objective_na, coherence, pixel_um, binning)
-    frame = bin_pixels(intensity(image, setup, defocus_um, kappa_per_rad), binning)
+    try:
+        frame = bin_pixels(intensity(image, setup, defocus_um, kappa_per_rad), binning)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
     noise = np.random.default_rng(seed).normal(0.0, noise_sd, frame.shape)
     _write(out, (frame + noise).astype(np.float32))
 
