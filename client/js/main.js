@@ -26,6 +26,8 @@ let inference = { state: "starting", runtime: null, restarts: 0 };
 let run = null;
 /** @type {string[] | null} what is outside the model's valid range; null when that has to be asked */
 let rangeProblems = null;
+/** The latest fault, which stays on the page until it is dismissed. */
+let fault = "";
 let retryAt = 0;
 
 const stream = new Stream(STREAM_URL, {
@@ -55,7 +57,7 @@ const hud = new Hud(
   () => ({ live, run, connected: stream.connected, kind: image.kind }),
 );
 const liveButton = new LiveButton((state) => {
-  live = state;
+  liveHeard(state);
   showSituation();
 });
 const progress = new RunProgress();
@@ -69,7 +71,7 @@ const form = new TimeLapseForm((started) => {
 async function readState() {
   try {
     const [state, known] = await Promise.all([readMicroscope(), readRuns()]);
-    live = state.live;
+    liveHeard(state.live);
     inference = state.inference;
     run = state.run && ACTIVE.has(state.run.state) ? state.run : null;
     setText(byId("microscope-name", HTMLElement), state.microscope.name);
@@ -77,8 +79,6 @@ async function readState() {
     form.proposeDefocus(state.microscope.defocus_um ?? state.stated_defocus_um);
     form.refresh();
     if (state.microscope.fault) showFault(state.microscope.fault);
-    else if (!live.fault) banners.clear("fault");
-    if (live.fault) showFault(live.fault);
     showSituation();
   } catch (error) {
     if (!(error instanceof RequestError)) throw error;
@@ -98,8 +98,7 @@ function heard(event) {
   if (event.kind === "run") {
     runHeard(event);
   } else if (event.kind === "live") {
-    live = event;
-    if (event.running) banners.clear("fault");
+    liveHeard(event);
   } else if (event.kind === "inference") {
     inference = event;
   } else if (event.kind === "fault") {
@@ -108,6 +107,14 @@ function heard(event) {
     return;
   }
   showSituation();
+}
+
+/** @param {Live} told */
+function liveHeard(told) {
+  // a start mends what had stopped live mode, but no other fault
+  if (told.running && live.fault !== null && live.fault === fault) banners.clear("fault");
+  if (told.fault !== null) showFault(told.fault);
+  live = told;
 }
 
 /** @param {Run} told */
@@ -190,7 +197,8 @@ async function askRangeProblems() {
 
 /** @param {string} message */
 function showFault(message) {
-  banners.show("fault", { level: "problem", title: "Device fault.", detail: message, dismissable: true });
+  fault = message;
+  banners.show("fault", { level: "problem", title: "Fault.", detail: message, dismissable: true });
 }
 
 function showConnection() {

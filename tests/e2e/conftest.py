@@ -6,10 +6,13 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,10 +28,9 @@ from livephase.config import ServiceConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, ConsoleMessage
 
 DEADLINE_S = 120.0
 
@@ -76,10 +78,11 @@ class Tab:
         page.set_default_timeout(1000 * DEADLINE_S)
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("pageerror", lambda error: self.errors.append(f"page error: {error}"))
-        page.on(
-            "console",
-            lambda message: self.errors.append(message.text) if message.type == "error" else None,
-        )
+        page.on("console", self._console)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text} {message.location['url']}")
 
     def check(self) -> None:
         """Fail on every error that was not expected."""
@@ -112,8 +115,9 @@ class Tab:
 
     def banner(self, name: str) -> str | None:
         """Return the text of a banner, None while it is not shown."""
-        found = self.page.locator(f".banner[data-name={name}]")
-        return found.text_content() if found.count() else None
+        # asks once; text_content() of a banner that goes in this moment would wait for it to come back
+        found = self.page.locator(f".banner[data-name={name}]").all_text_contents()
+        return found[0] if found else None
 
     def wait_banner(self, name: str, part: str) -> None:
         """Wait for a banner with a text."""
@@ -196,7 +200,7 @@ def shared_tab(browser: Browser, service: RunningService) -> Iterator[Tab]:
     tab.page.close()
 
 
-def write_twin(folder: Path, *, port: int = 0, live: bool = True) -> Path:
+def write_twin(folder: Path, *, port: int, live: bool) -> Path:
     """Write a configuration of a simulated microscope with a sensor of 120 x 90; return the TOML."""
     cfg = (livephase_devices.config.CONFIG_FOLDER / "twin.cfg").read_text()
     small = cfg.replace("CCDXSize,647", "CCDXSize,120").replace("CCDYSize,490", "CCDYSize,90")
@@ -225,6 +229,12 @@ defocus_um = 6.0
 """
     )
     return toml
+
+
+@pytest.fixture
+def live_twin(tmp_path: Path) -> Callable[[int], Path]:
+    """Write configurations of that microscope that serve on a given port and start live mode."""
+    return lambda port: write_twin(tmp_path, port=port, live=True)
 
 
 class RunningService:
@@ -272,6 +282,57 @@ class RunningService:
             time.sleep(0.02)
 
 
+class ServiceProcess:
+    """A ``livephase`` process that serves the page, started as a user starts it.
+
+    Attributes
+    ----------
+    url : str
+        Of the page, as the process prints it.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        command = shutil.which("livephase", path=str(Path(sys.executable).parent))
+        assert command is not None, "livephase is not installed beside this Python"
+        self._process = subprocess.Popen([command, *arguments], stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        assert "http://" in line, f"livephase printed {line!r} instead of its address"
+        self.url = line.split()[-1]
+        # what it prints later must not fill the pipe
+        self._reader = threading.Thread(target=self._process.stdout.read)
+        self._reader.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def end(self, how: int = signal.SIGTERM) -> int:
+        """Signal the process and return its exit code."""
+        self._process.send_signal(how)
+        code = self._process.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
+        if self._process.stdout:
+            self._process.stdout.close()
+        return code
+
+
+@pytest.fixture
+def start_service() -> Iterator[Callable[..., ServiceProcess]]:
+    """Start ``livephase`` processes; those that still run are ended after the test."""
+    started: list[ServiceProcess] = []
+
+    def start(*arguments: str) -> ServiceProcess:
+        started.append(ServiceProcess(*arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.running:
+            process.end()
+
+
 def wait_for(condition: Callable[[], bool], what: str) -> None:
     """Wait for a condition that no page is needed for."""
     deadline = time.monotonic() + DEADLINE_S
@@ -283,7 +344,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """Run the real service on a small simulated microscope with the bundled model."""
-    toml = write_twin(tmp_path_factory.mktemp("page"), live=False)
+    toml = write_twin(tmp_path_factory.mktemp("page"), port=0, live=False)
     with Services(ServiceConfig.load(toml)) as services, contextlib.ExitStack() as stack:
         running = RunningService(services)
         stack.callback(running.close)
