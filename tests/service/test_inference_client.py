@@ -176,6 +176,18 @@ def test_stuck_computation_is_noticed_though_the_heart_beats(untrained_model: Pa
             client.submit(large, 6.0, bit_depth=8).result(DEADLINE_S)
 
 
+def test_worker_that_does_not_start_in_time_is_replaced(untrained_model: Path) -> None:
+    # No interpreter has imported torch and loaded a model by then.
+    timeouts = Timeouts(start_s=0.05)
+    with InferenceClient(
+        untrained_model, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, threads=1, timeouts=timeouts
+    ) as client:
+        future = client.submit(frame(), 6.0, bit_depth=8)
+        with pytest.raises(WorkerDiedError, match=r"did not start within 0\.05 s"):
+            future.result(DEADLINE_S)
+        wait_until(lambda: client.status().restarts >= 2, "the second attempt")
+
+
 def test_close_fails_open_frames_and_leaves_nothing_behind(untrained_model: Path) -> None:
     mapped = segments_of(os.getpid())
     client = InferenceClient(untrained_model, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, threads=1)

@@ -64,7 +64,7 @@ class WorkerProcess:
         self.sentinel = self._process.sentinel
         self._ready = False
         self._counters = (0, 0, 0)
-        self._beat_at = self._progress_at = time.monotonic()
+        self._started_at = self._beat_at = self._progress_at = time.monotonic()
 
     @property
     def heartbeat_age_s(self) -> float:
@@ -113,7 +113,7 @@ class WorkerProcess:
             return f"the inference worker (pid {self.pid}) ended: {self._describe_exit()}"
         limits = self._timeouts
         if not self._ready:
-            if now - self._progress_at > limits.start_s:
+            if now - self._started_at > limits.start_s:
                 return f"the inference worker (pid {self.pid}) did not start within {limits.start_s:g} s"
         elif now - self._beat_at > limits.heartbeat_s:
             return f"the inference worker (pid {self.pid}) stopped: no heartbeat for {limits.heartbeat_s:g} s"
