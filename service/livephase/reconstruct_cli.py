@@ -66,7 +66,7 @@ def reconstruct(
     card = read_card(model_path)
     optics = _Optics(defocus_um, wavelength_um, coherence)
     with closing(_open(recording)) as frames:
-        plan = plan_frames(card, frames.frame(0), pixel_um)
+        plan = plan_frames(card, (frames.frame(index) for index in range(frames.count)), pixel_um)
         problems = card.range_problems(
             defocus_um=defocus_um,
             lr_pixel_um=plan.lr_pixel_um,

@@ -17,6 +17,7 @@ import zarr
 from livephase.errors import ConfigurationError, InferenceError, ModelError, ModelRangeError
 from livephase.inference.engine import PhaseEngine
 from livephase.inference.protocol import WorkerSettings
+from livephase.inference.reconstruct import plan_frames
 from livephase.phase.modelfile import read_card
 from livephase.phase.preprocess import resample_area
 from livephase.reconstruct_cli import reconstruct
@@ -129,6 +130,22 @@ def test_finer_pixels_are_averaged_to_the_models_and_that_is_recorded(untrained_
         "method": "area average",
         "counts_per_recorded_count": 256.0,
     }
+
+
+def test_later_brighter_frames_do_not_overflow_when_averaged(untrained_model: Path, tmp_path: Path) -> None:
+    frames = recorded(2, (280, 330)).astype(np.uint16)
+    frames[1] *= 100
+    out = tmp_path / "out.ome.zarr"
+    reconstruct(write_recording("tiff", tmp_path, frames), out, **changed(pixel_um=0.5), model=untrained_model)
+    provenance: Any = read_run(out).provenance
+    # The brightest frame has 14 bits.
+    assert provenance["resampling"]["counts_per_recorded_count"] == 4.0
+    for index, pixels in enumerate(frames):
+        np.testing.assert_allclose(read_raw_frame(out, index) / 4, resample_area(pixels, 0.5, 2.6), atol=0.126)
+    plan = plan_frames(read_card(untrained_model), frames[:1], 0.5)
+    assert plan.gain == 256.0
+    with pytest.raises(InferenceError, match="more than the 65535 of uint16"):
+        plan.convert(frames[1])
 
 
 def test_values_outside_the_valid_range_need_permission(untrained_model: Path, tmp_path: Path) -> None:

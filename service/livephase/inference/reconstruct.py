@@ -28,6 +28,7 @@ _WINDOW = 3
 _ATTEMPTS = 3
 """A frame that ends this many workers is given up."""
 _RESAMPLED_BITS = 16
+_MAX_COUNTS = 2**_RESAMPLED_BITS - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,32 +62,51 @@ class FramePlan:
         return self.lr_pixel_um != self.recorded_pixel_um
 
     def convert(self, pixels: Pixels) -> Pixels:
-        """Turn a recorded frame into the model's LR frame, (Y, X) counts."""
+        """Turn a recorded frame into the model's LR frame, (Y, X) counts.
+
+        Raises
+        ------
+        InferenceError
+            The frame is brighter than every frame that the plan was made for.
+        """
         if not self.is_resampled:
             return pixels
         averaged = resample_area(pixels, self.recorded_pixel_um, self.lr_pixel_um)
-        return np.round(averaged * self.gain).astype(np.uint16)
+        counts = np.round(averaged * self.gain)
+        if counts.max() > _MAX_COUNTS:
+            msg = (
+                f"a resampled frame reaches {counts.max():.0f} counts, more than the {_MAX_COUNTS} of uint16; "
+                "the recording changed while it was read: reconstruct it again"
+            )
+            raise InferenceError(msg)
+        return counts.astype(np.uint16)
 
     def convert_flat(self, flat: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bring a flat field of the recorded pixels to the LR frame."""
         return resample_area(flat, self.recorded_pixel_um, self.lr_pixel_um) if self.is_resampled else flat
 
 
-def plan_frames(card: ModelCard, first: Pixels, pixel_um: float) -> FramePlan:
+def plan_frames(card: ModelCard, frames: Iterable[Pixels], pixel_um: float) -> FramePlan:
     """Decide how frames are given to the model.
 
     Parameters
     ----------
     card : ModelCard
         The model; frames finer than its valid range are averaged to the range's centre.
-    first : NDArray[uint8 or uint16]
-        The first frame (Y, X); its brightest pixel tells the bit depth of uint16 frames.
+    frames : iterable of NDArray[uint8 or uint16]
+        All frames (Y, X), at least one. The brightest pixel of the first tells the bit depth of uint16 frames; where
+        they are resampled all are read, because the gain must not make any of them overflow.
     pixel_um : float
         Recorded pixel at the specimen.
     """
+    remaining = iter(frames)
+    first = next(remaining)
     height, width = first.shape
-    bits = 8 if first.dtype == np.uint8 else max(8, int(first.max()).bit_length())
     target_um = model_pixel_um(card, pixel_um)
+    brightest = int(first.max())
+    if target_um != pixel_um and first.dtype != np.uint8:
+        brightest = max([brightest, *(int(pixels.max()) for pixels in remaining)])
+    bits = 8 if first.dtype == np.uint8 else max(8, brightest.bit_length())
     if target_um == pixel_um:
         return FramePlan(pixel_um, pixel_um, (height, width), first.dtype.name, bits, 1.0)
     rows, columns = resample_area(np.zeros((height, width), np.uint8), pixel_um, target_um).shape
