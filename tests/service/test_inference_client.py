@@ -21,6 +21,7 @@ import pytest
 from livephase.errors import InferenceError, ModelError, WorkerDiedError
 from livephase.inference.client import InferenceClient
 from livephase.inference.process import Timeouts
+from livephase.phase.modelfile import read_card
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,7 +70,7 @@ def phase_in_this_process(model: Path, pixels: NDArray[np.uint8], defocus_um: fl
     from livephase.inference.engine import PhaseEngine
     from livephase.inference.protocol import WorkerSettings
 
-    engine = PhaseEngine(WorkerSettings(model, "torch-cpu", 0.55, "auto", 1))
+    engine = PhaseEngine(WorkerSettings(model, read_card(model).sha256, "torch-cpu", 0.55, "auto", 1))
     out = np.empty((pixels.shape[0] * 4, pixels.shape[1] * 4), dtype=np.float32)
     engine.compute(pixels, defocus_um, 8, out)
     return out
@@ -221,6 +222,20 @@ def test_worker_that_cannot_start_says_why(untrained_model: Path, tmp_path: Path
         with pytest.raises(InferenceError, match="weights do not fit"):
             future.result(DEADLINE_S)
         with pytest.raises(InferenceError, match="weights do not fit"):
+            client.wait_ready(DEADLINE_S)
+
+
+def test_model_file_that_was_replaced_is_refused(untrained_model: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    shutil.copy(untrained_model, model)
+    with InferenceClient(model, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, threads=1) as client:
+        client.wait_ready(DEADLINE_S)
+        # A usable model too, of another name.
+        model.write_bytes(untrained_model.read_bytes().replace(b"untrained", b"different", 1))
+        assert read_card(model).name == "different"
+        psutil.Process(client.status().pid).kill()
+        wait_until(lambda: "model.safetensors changed" in (client.status().error or ""), "the refusal")
+        with pytest.raises(InferenceError, match="changed while the service was running; restart the service"):
             client.wait_ready(DEADLINE_S)
 
 

@@ -40,7 +40,7 @@ def normalised(shape: tuple[int, int], seed: int = 0) -> NDArray[np.float32]:
 
 def engine(model: Path, runtime: RuntimeName) -> PhaseEngine:
     """Make an engine of one thread."""
-    return PhaseEngine(WorkerSettings(model, runtime, 0.55, "none", 1))
+    return PhaseEngine(WorkerSettings(model, read_card(model).sha256, runtime, 0.55, "none", 1))
 
 
 @pytest.mark.parametrize(("precision", "limit_rad"), [("f32", 0.001), (None, 0.03)])
@@ -149,6 +149,16 @@ def test_full_accelerator_falls_back_to_the_processor(untrained_model: Path) -> 
     chosen.runtime = TorchRuntime(_GreedyNetwork(), "cpu", 1)
     with pytest.raises(InferenceError, match="graphics memory"):
         chosen.compute(pixels, 6.0, 8, out)
+
+
+def test_fallback_refuses_a_model_file_that_was_replaced(untrained_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(untrained_model.read_bytes())
+    automatic = engine(path, "auto")
+    automatic.runtime = TorchRuntime(_GreedyNetwork(), "cpu", 1)
+    path.write_bytes(untrained_model.read_bytes().replace(b"untrained", b"different", 1))
+    with pytest.raises(ModelError, match="changed while the service was running"):
+        automatic.compute(np.full((80, 96), 120, np.uint8), 6.0, 8, np.empty((320, 384), np.float32))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")

@@ -72,7 +72,9 @@ class InferenceClient:
         self.card = read_card(model_path)
         self.lr_pixel_um = lr_pixel_um
         self.wavelength_um = wavelength_um
-        settings = WorkerSettings(model_path, runtime, wavelength_um, flat_field, threads or os.cpu_count() or 1)
+        settings = WorkerSettings(
+            model_path, self.card.sha256, runtime, wavelength_um, flat_field, threads or os.cpu_count() or 1
+        )
         self._supervisor = Supervisor(settings, timeouts or Timeouts(), self.card.scale)
 
     def __enter__(self) -> Self:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from livephase.errors import InferenceError
+from livephase.errors import InferenceError, ModelError
 from livephase.inference.runtimes import DeviceMemoryError, Runtime, open_runtime
 from livephase.phase.preprocess import prepare, reduced_defocus_um
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from livephase.inference.protocol import WorkerSettings
+    from livephase.inference.protocol import RuntimeName, WorkerSettings
+    from livephase.phase.modelfile import ModelCard
 
 
 class PhaseEngine:
@@ -30,12 +31,19 @@ class PhaseEngine:
     ----------
     runtime : Runtime
         What computes at present.
+
+    Raises
+    ------
+    ModelError
+        The file is not a usable model, or not the one that the service knows.
+    InferenceError
+        The runtime is not available on this machine.
     """
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self.runtime: Runtime
-        self.runtime, self.card = open_runtime(settings.runtime, settings.model_path, settings.threads)
+        self.runtime, self.card = self._open(settings.runtime)
 
     def compute(self, pixels: NDArray[Any], defocus_um: float, bit_depth: int, out: NDArray[np.float32]) -> float:
         """Compute one phase.
@@ -86,5 +94,14 @@ class PhaseEngine:
             if self._settings.runtime != "auto":
                 raise
             # The GPU is shared with other programs; a slower phase is better than none.
-            self.runtime, self.card = open_runtime("openvino", self._settings.model_path, self._settings.threads)
+            self.runtime, self.card = self._open("openvino")
             return self.runtime.run(intensity, reduced)
+
+    def _open(self, name: RuntimeName) -> tuple[Runtime, ModelCard]:
+        settings = self._settings
+        runtime, card = open_runtime(name, settings.model_path, settings.threads)
+        if card.sha256 != settings.model_sha256:
+            # The service checks ranges and writes provenance by the card that it has read.
+            msg = f"model file {settings.model_path} changed while the service was running; restart the service"
+            raise ModelError(msg)
+        return runtime, card

@@ -32,6 +32,8 @@ class WorkerSettings:
 
     Attributes
     ----------
+    model_sha256 : str
+        Digest of the model file whose card the service has read; a worker that finds another one does not start.
     flat_field : "none", "auto" or NDArray
         As in ``phase.preprocess.prepare``.
     threads : int
@@ -39,6 +41,7 @@ class WorkerSettings:
     """
 
     model_path: Path
+    model_sha256: str
     runtime: RuntimeName
     wavelength_um: float
     flat_field: Literal["none", "auto"] | NDArray[np.float32]
