@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import RunningService, Tab
+    from e2e.conftest import RunningService, Tab
 
 pytestmark = pytest.mark.browser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,13 @@ import matplotlib
 import numpy as np
 import pytest
 
-from livephase.preview import PreviewFrame
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import RunningService, Tab
+    from e2e.conftest import RunningService, Tab
     from numpy.typing import NDArray
+
+    from livephase.preview import PreviewFrame
 
 pytestmark = pytest.mark.browser
 
@@ -47,8 +48,7 @@ def tab(shared_tab: Tab, service: RunningService, taken: PreviewFrame) -> Iterat
 
 def show(tab: Tab, service: RunningService, frame: PreviewFrame, **changes: Any) -> PreviewFrame:
     """Publish a frame with changes and a new number; return it when it is on the canvas."""
-    values = {name: getattr(frame, name) for name in PreviewFrame.__slots__}
-    frame = PreviewFrame(**{**values, **changes, "sequence": service.next_sequence()})
+    frame = dataclasses.replace(frame, **changes, sequence=service.next_sequence())
     service.services.hub.publish(frame)
     tab.wait_until(lambda: tab.drawn() == frame.sequence, f"frame {frame.sequence} on the canvas")
     return frame

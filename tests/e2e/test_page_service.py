@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import ServiceProcess, Tab
+    from e2e.conftest import ServiceProcess, Tab
 
 pytestmark = pytest.mark.browser
 
