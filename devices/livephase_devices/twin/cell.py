@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 REFRACTION_INCREMENT_UM3_PER_PG = 0.18
 _NOISE_SIZE = 256
+_DIRECTIONS = 720
 
 Image = NDArray[np.floating]
 
@@ -106,7 +107,7 @@ def render_cell(
     return profile * np.float32(rad_um2 / max(float(profile.sum()) * pixel_um**2, 1e-9))
 
 
-def _soft_disc(distance: Image, width: float | np.floating) -> Image:
+def _soft_disc(distance: Image, width: float) -> Image:
     """1 inside (distance < 1), 0 outside, with an edge that pixels can resolve."""
     edge = np.clip((1 + width - distance) / (2 * width), 0, 1)
     return edge * edge * (3 - 2 * edge)
@@ -115,9 +116,12 @@ def _soft_disc(distance: Image, width: float | np.floating) -> Image:
 def _flat(look: CellLook, along: Image, across: Image, y: Image, x: Image, pixel_um: float) -> Image:
     rng = np.random.default_rng([look.look_seed, 1])
     hours = look.time_s / 3600
-    stretch = np.exp(rng.uniform(0.05, 0.55))
-    angle = np.arctan2(across * np.sqrt(stretch), along / np.sqrt(stretch))
-    rho = np.hypot(along / np.sqrt(stretch), across * np.sqrt(stretch))
+    # Plain floats: a numpy scalar would turn every image into float64.
+    root = float(np.exp(rng.uniform(0.05, 0.55) / 2))
+    along_flat, across_flat = along / root, across * root
+    rho = np.hypot(along_flat, across_flat)
+    # The outline is drawn over 720 directions and looked up, not computed for every pixel.
+    angle = np.linspace(-np.pi, np.pi, _DIRECTIONS, endpoint=False)
     outline = np.ones_like(angle)
     for order in range(2, 7):
         phase = rng.uniform(0, 2 * np.pi) + rng.normal(0, 0.35) * hours
@@ -126,18 +130,17 @@ def _flat(look: CellLook, along: Image, across: Image, y: Image, x: Image, pixel
         where = rng.choice([0.0, np.pi]) + rng.normal(0, 0.6) + 0.1 * np.sin(rng.uniform(0.2, 0.8) * hours)
         delta = (angle - where + np.pi) % (2 * np.pi) - np.pi
         outline += rng.uniform(0.1, 0.7) * np.exp(-((delta / rng.uniform(0.12, 0.3)) ** 2))
-    outline = np.clip(outline, 0.35, 2.2)
-    d = rho / (look.radius_um * outline)
-    edge = _soft_disc(d, np.float32(max(0.06, pixel_um / look.radius_um)))
+    outline = (look.radius_um * np.clip(outline, 0.35, 2.2)).astype(np.float32)
+    direction = np.arctan2(across_flat, along_flat) * np.float32(_DIRECTIONS / (2 * np.pi))
+    d = rho / outline[direction.astype(np.int32) + _DIRECTIONS // 2 - (direction < 0)]
+    edge = _soft_disc(d, max(0.06, pixel_um / look.radius_um))
     dome = np.exp(-((rho / (0.62 * look.radius_um)) ** 2))
     body = edge * (rng.uniform(0.25, 0.45) + dome * rng.uniform(0.5, 0.9))
     nucleus_um = rng.uniform(0.36, 0.46) * look.radius_um
-    shift = rng.uniform(-0.16, 0.16, 2) * look.radius_um
+    shift = [float(value) for value in rng.uniform(-0.16, 0.16, 2) * look.radius_um]
     squeeze = rng.uniform(1.0, 1.35)
     n = np.hypot((along - shift[0]) / squeeze, (across - shift[1]) * squeeze) / nucleus_um
-    body += (
-        edge * rng.uniform(0.3, 0.55) * _soft_disc(n, np.float32(0.12)) * np.sqrt(np.clip(1.1 - n * n * 0.6, 0, None))
-    )
+    body += edge * rng.uniform(0.3, 0.55) * _soft_disc(n, 0.12) * np.sqrt(np.clip(1.1 - n * n * 0.6, 0, None))
     body += edge * _spots(rng, look, y, x, shift, nucleus_um)
     return body
 
@@ -147,7 +150,7 @@ def _spots(
     look: CellLook,
     y: Image,
     x: Image,
-    shift: NDArray[np.float64],
+    shift: list[float],
     nucleus_um: float,
 ) -> Image:
     """Nucleoli inside the nucleus and vesicles around it, as Gaussians (one matrix product for all)."""
