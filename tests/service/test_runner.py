@@ -155,26 +155,6 @@ def test_without_an_engine_raw_is_complete_and_phase_recorded_missing(scripted: 
     assert len(raw_shown) == 6, "raw frames are shown while there is no phase"
 
 
-def test_an_unexpected_error_with_one_frame_is_told_and_leaves_the_others(
-    scripted: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Anything may go wrong with a frame: its phase is missing with the reason, the thread goes on."""
-    write_phase = StoreSink.write_phase
-
-    def fails_for_two(sink: StoreSink, index: int, result: PhaseResult, *, backfilled: bool) -> None:
-        if index == 2:
-            raise MemoryError("no memory on command")
-        write_phase(sink, index, result, backfilled=backfilled)
-
-    monkeypatch.setattr(StoreSink, "write_phase", fails_for_two)
-    run, path = scripted.record(time_points=6)
-    assert run.progress.state == "completed"
-    assert list(read_frame_table(path)["phase_valid"]).count(Validity.MISSING) == 1
-    assert read_frame_table(path)["phase_valid"][2] == Validity.MISSING
-    assert any("time point 2, attempt 1" in fault and "no memory" in fault for fault in scripted.watcher.faults)
-    assert "no memory on command" in (path / "livephase" / "journal.jsonl").read_text()
-
-
 def test_closing_the_thread_interrupts_the_run(scripted: Bench) -> None:
     run, path = scripted.start(time_points=100, interval_s=3600.0)
     scripted.wait_until(lambda: run.progress.counters.raw_written == 1, "the first time point")

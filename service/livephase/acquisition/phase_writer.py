@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from livephase.errors import StorageError
 from livephase_devices.errors import LivephaseError
 
 if TYPE_CHECKING:
@@ -159,8 +158,10 @@ class PhaseWriter:
     def _run(self) -> None:
         job: _Job | None = None
         try:
-            while not self._abandoned:
+            while True:
                 self._wake.clear()
+                if self._abandoned:  # tested after the clear: a request from before it would not be seen otherwise
+                    return
                 if job is not None and job.future.done():
                     finished = job
                     job = self._submit_next()  # keeps the engine busy while the result is stored
@@ -174,6 +175,7 @@ class PhaseWriter:
         except Exception as error:
             log.exception("run %s: the phase writer failed", self._run_id)
             self._fault = f"the phase writer failed: {error}"
+            self._observer.fault(f"run {self._run_id}: {self._fault}; raw frames go on, phase is missing from here")
         finally:
             if job is not None:
                 job.future.cancel()
@@ -193,7 +195,7 @@ class PhaseWriter:
         try:
             pixels = self._sink.read_raw(taken.index) if taken.frame is None else taken.frame.pixels
             future = self._engine.submit(pixels, taken.defocus_um, bit_depth=self._bit_depth)
-        except LivephaseError as error:
+        except Exception as error:  # noqa: BLE001  one frame must not end the phase of the others
             self._failed(taken, error)
             return None
         job = _Job(taken, future, time.monotonic())
@@ -202,11 +204,11 @@ class PhaseWriter:
 
     def _store(self, job: _Job) -> None:
         taken = job.waiting
-        error = job.future.exception()
-        if error is not None:
+        try:
+            result = job.future.result()
+        except Exception as error:  # noqa: BLE001  logged and told there
             self._failed(taken, error)
             return
-        result = job.future.result()
         taken_s = time.monotonic() - job.submitted_s
         self._measured_s = taken_s if self._measured_s is None else 0.7 * self._measured_s + 0.3 * taken_s
         if not bool(np.isfinite(result.phase_rad).any()):  # single pixels may be NaN: outside a field stop
@@ -214,8 +216,8 @@ class PhaseWriter:
             return
         try:
             self._sink.write_phase(taken.index, result, backfilled=taken.frame is None)
-        except StorageError as storage_error:
-            self._failed(taken, storage_error)
+        except Exception as error:  # noqa: BLE001  logged and told there
+            self._failed(taken, error)
             return
         self._settled(taken)
         if taken.frame is not None:
@@ -227,12 +229,17 @@ class PhaseWriter:
                 time_point=taken.index,
             )
 
-    def _failed(self, taken: _Waiting, error: BaseException) -> None:
+    def _failed(self, taken: _Waiting, error: Exception) -> None:
         """Put a frame back behind the others, or record its phase missing when it was tried often enough."""
         attempts = self._attempts.get(taken.index, 0) + 1
         log.warning("run %s: phase of time point %d, attempt %d: %s", self._run_id, taken.index, attempts, error)
+        reason = str(error)
+        if not isinstance(error, LivephaseError):
+            reason = f"unexpected: {type(error).__name__}: {error}"
+            log.error("run %s: unexpected error", self._run_id, exc_info=error)
+            self._observer.fault(f"the phase of time point {taken.index}, attempt {attempts}: {reason}")
         if attempts >= ATTEMPTS:
-            self._give_up(taken, str(error))
+            self._give_up(taken, reason)
             return
         self._attempts[taken.index] = attempts
         with self._lock:
@@ -242,7 +249,8 @@ class PhaseWriter:
     def _give_up(self, taken: _Waiting, reason: str) -> None:
         try:
             self._sink.mark_phase_missing(taken.index, reason)
-        except StorageError as error:
+        except Exception as error:
+            log.exception("run %s: time point %d", self._run_id, taken.index)
             self._fault = f"the phase of time point {taken.index} could not be recorded missing: {error}"
             self._observer.fault(self._fault)
         else:
