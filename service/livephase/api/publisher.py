@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import numpy as np
 
@@ -27,6 +28,23 @@ if TYPE_CHECKING:
     from livephase_devices.frame import CameraFrame
 
 log = logging.getLogger(__name__)
+
+_Arguments = ParamSpec("_Arguments")
+
+
+def _never_raises(
+    report: Callable[Concatenate[Publisher, _Arguments], None],
+) -> Callable[Concatenate[Publisher, _Arguments], None]:
+    """Log an error of a report instead of raising it: a run must not end because it was watched."""
+
+    @functools.wraps(report)
+    def safe(publisher: Publisher, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+        try:
+            report(publisher, *args, **kwargs)
+        except Exception:
+            log.exception("a report to viewers and metrics failed")
+
+    return safe
 
 
 class Publisher:
@@ -60,6 +78,7 @@ class Publisher:
         self._sequence = itertools.count(1)
         self._lock = threading.Lock()
         self._counted: dict[str, Counters] = {}
+        self._ended: str | None = None
         self.first_phase = threading.Event()
 
     def range_problems(self, defocus_um: float | None) -> list[str]:
@@ -75,28 +94,36 @@ class Publisher:
         """Tell every viewer."""
         self._hub.publish_event({"kind": kind, **finite(content)})
 
+    @_never_raises
     def run_changed(self, progress: RunProgress) -> None:
-        """Tell viewers about a run, and count what is new."""
+        """Tell viewers about a run, and count what is new; a snapshot older than one seen before is ignored."""
         with self._lock:
+            # Two threads report a run, and take their snapshots before they come here.
+            if progress.run_id == self._ended or self._is_older(progress):
+                return
             self._count(progress)
             run = RunOut.of_progress(progress, str(self._path_of(progress.run_id)))
             self.event("run", run.model_dump(mode="json"))
 
+    @_never_raises
     def live_changed(self, status: LiveStatus) -> None:
         """Tell viewers about live mode."""
         self._metrics.live_running.set(status.running)
         self.event("live", {"running": status.running, "fault": status.fault})
 
+    @_never_raises
     def live_frame(self, *, submitted: bool) -> None:
         """Count a live frame."""
         self._metrics.live_frames.inc()
         (self._metrics.live_submitted if submitted else self._metrics.live_dropped).inc()
 
+    @_never_raises
     def time_point_done(self, *, late_s: float, write_s: float) -> None:
         """Measure a time point."""
         self._metrics.late.observe(late_s)
         self._metrics.raw_write.observe(write_s)
 
+    @_never_raises
     def frame_ready(
         self,
         frame: CameraFrame,
@@ -129,11 +156,16 @@ class Publisher:
         if result is not None:
             self.first_phase.set()
 
+    @_never_raises
     def fault(self, message: str) -> None:
         """Tell viewers that something failed."""
         log.warning("%s", message)
         self._metrics.faults.inc()
         self.event("fault", {"message": message})
+
+    def _is_older(self, progress: RunProgress) -> bool:
+        before = self._counted.get(progress.run_id)
+        return before is not None and progress.state not in ENDED and _accounted(progress.counters) < _accounted(before)
 
     def _count(self, progress: RunProgress) -> None:
         """Add to the metrics what a run has done since it was last seen."""
@@ -143,16 +175,23 @@ class Publisher:
             self._metrics.expected.inc(now.expected)
             self._metrics.run_active.set(1)
             before = Counters(now.expected)
-        self._metrics.raw_written.inc(now.raw_written - before.raw_written)
-        self._metrics.raw_missing.inc(now.raw_missing - before.raw_missing)
-        self._metrics.phase_written.inc(now.phase_written - before.phase_written)
-        self._metrics.phase_missing.inc(now.phase_missing - before.phase_missing)
+        # A Prometheus counter refuses to go back, and a phase recorded missing may still be written.
+        self._metrics.raw_written.inc(max(0, now.raw_written - before.raw_written))
+        self._metrics.raw_missing.inc(max(0, now.raw_missing - before.raw_missing))
+        self._metrics.phase_written.inc(max(0, now.phase_written - before.phase_written))
+        self._metrics.phase_missing.inc(max(0, now.phase_missing - before.phase_missing))
         if progress.state in ENDED:
             self._counted.pop(progress.run_id, None)
+            self._ended = progress.run_id
             self._metrics.runs.labels(progress.state).inc()
             self._metrics.run_active.set(0)
         else:
             self._counted[progress.run_id] = now
+
+
+def _accounted(counters: Counters) -> int:
+    """Frames written or recorded missing, which only ever grow."""
+    return counters.raw_written + counters.raw_missing + counters.phase_written + counters.phase_missing
 
 
 def saturated_fraction(frame: CameraFrame) -> float:

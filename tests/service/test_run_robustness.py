@@ -1,0 +1,119 @@
+"""What a run reports and records when things come late, out of order or not at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from livephase.acquisition.plan import AcquisitionPlan
+from livephase.acquisition.progress import Counters, RunProgress
+from livephase.api.publisher import Publisher
+from livephase.api.recording import StoreSink
+from livephase.metrics import Metrics
+from livephase.phase.modelfile import read_card
+from livephase.preview import PreviewHub
+from livephase.storage.catalogue import read_frame_table
+from livephase.storage.spec import Validity
+from livephase_devices.config import MicroscopeConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from service.conftest import Bench
+
+    from livephase.acquisition.progress import RunState
+    from livephase.frames import PhaseResult
+
+
+@pytest.fixture
+def hub() -> Iterator[PreviewHub]:
+    """A hub without viewers."""
+    hub = PreviewHub()
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Metrics of one test."""
+    return Metrics()
+
+
+@pytest.fixture
+def publisher(hub: PreviewHub, metrics: Metrics, untrained_model: Path, tmp_path: Path) -> Publisher:
+    """A publisher with metrics of its own."""
+    config = MicroscopeConfig.model_validate(
+        {
+            "name": "twin",
+            "cfg": "twin.cfg",
+            "camera": "Camera",
+            "lens": "Lens",
+            "wavelength_um": 0.55,
+            "objective_na": 0.4,
+            "coherence": 0.3,
+            "lr_pixel_um": 2.6,
+        }
+    )
+    return Publisher(hub, metrics, config, read_card(untrained_model), lambda run_id: tmp_path / run_id)
+
+
+def progress(counters: Counters, state: RunState = "running") -> RunProgress:
+    """Make a snapshot of a run."""
+    plan = AcquisitionPlan(time_points=counters.expected, interval_s=0.0, defocus_um=6.0)
+    return RunProgress("r", plan, state, None, (), 0, 0, None, counters, None)
+
+
+def counted(metrics: Metrics) -> tuple[float, ...]:
+    """Read the metrics: expected, raw written and missing, phase written and missing."""
+    values = dict(line.split()[:2] for line in metrics.text().decode().splitlines() if not line.startswith("#"))
+    names = ("time_points_expected", "raw_written", "raw_missing", "phase_written", "phase_missing")
+    return tuple(float(values[f"livephase_{name}_total"]) for name in names)
+
+
+def test_an_older_snapshot_of_a_run_is_ignored(publisher: Publisher, metrics: Metrics, hub: PreviewHub) -> None:
+    """Two threads report a run; the snapshot that was taken first may arrive second, even after the end."""
+    newer = Counters(4, raw_written=3, phase_written=1)
+    publisher.run_changed(progress(newer))
+    publisher.run_changed(progress(Counters(4, raw_written=2, phase_written=1)))
+    assert hub.counts().events_published == 1, "viewers do not see a run go back"
+    end = Counters(4, raw_written=4, phase_written=3, phase_missing=1)
+    publisher.run_changed(progress(end, "completed"))
+    publisher.run_changed(progress(newer))
+    assert counted(metrics) == (4, 4, 0, 3, 1)
+    assert hub.counts().events_published == 2
+
+
+def test_what_cannot_be_shown_never_ends_a_run(
+    publisher: Publisher, metrics: Metrics, hub: PreviewHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A viewer's trouble is logged; the thread that reports goes on."""
+
+    def broken(event: object) -> None:
+        raise RuntimeError("no room for events")
+
+    monkeypatch.setattr(hub, "publish_event", broken)
+    publisher.run_changed(progress(Counters(4, raw_written=1)))
+    publisher.fault("the lamp is off")
+    assert counted(metrics)[:2] == (4, 1)
+
+
+def test_an_unexpected_error_with_one_frame_is_told_and_leaves_the_others(
+    scripted: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anything may go wrong with a frame: its phase is missing with the reason, the thread goes on."""
+    write_phase = StoreSink.write_phase
+
+    def fails_for_two(sink: StoreSink, index: int, result: PhaseResult, *, backfilled: bool) -> None:
+        if index == 2:
+            raise MemoryError("no memory on command")
+        write_phase(sink, index, result, backfilled=backfilled)
+
+    monkeypatch.setattr(StoreSink, "write_phase", fails_for_two)
+    run, path = scripted.record(time_points=6)
+    assert run.progress.state == "completed"
+    assert list(read_frame_table(path)["phase_valid"]).count(Validity.MISSING) == 1
+    assert read_frame_table(path)["phase_valid"][2] == Validity.MISSING
+    assert any("time point 2, attempt 1" in fault and "no memory" in fault for fault in scripted.watcher.faults)
+    assert "no memory on command" in (path / "livephase" / "journal.jsonl").read_text()
