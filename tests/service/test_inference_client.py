@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,7 +21,9 @@ import pytest
 
 from livephase.errors import InferenceError, ModelError, WorkerDiedError
 from livephase.inference.client import InferenceClient
-from livephase.inference.process import Timeouts
+from livephase.inference.process import Timeouts, WorkerProcess
+from livephase.inference.protocol import WorkerSettings
+from livephase.inference.shared import ControlBlock
 from livephase.phase.modelfile import read_card
 
 if TYPE_CHECKING:
@@ -68,7 +71,6 @@ def client(untrained_model: Path) -> Iterator[InferenceClient]:
 def phase_in_this_process(model: Path, pixels: NDArray[np.uint8], defocus_um: float) -> NDArray[np.float32]:
     """Compute the same phase without a worker."""
     from livephase.inference.engine import PhaseEngine
-    from livephase.inference.protocol import WorkerSettings
 
     engine = PhaseEngine(WorkerSettings(model, read_card(model).sha256, "torch-cpu", 0.55, "auto", 1))
     out = np.empty((pixels.shape[0] * 4, pixels.shape[1] * 4), dtype=np.float32)
@@ -237,6 +239,36 @@ def test_model_file_that_was_replaced_is_refused(untrained_model: Path, tmp_path
         wait_until(lambda: "model.safetensors changed" in (client.status().error or ""), "the refusal")
         with pytest.raises(InferenceError, match="changed while the service was running; restart the service"):
             client.wait_ready(DEADLINE_S)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files are counted and limited as Linux does")
+def test_worker_that_cannot_be_spawned_leaves_nothing_behind(untrained_model: Path) -> None:
+    import resource
+
+    settings = WorkerSettings(untrained_model, read_card(untrained_model).sha256, "torch-cpu", 0.55, "auto", 1)
+    ControlBlock.create().unlink()  # starts the resource tracker, which stays
+    process = psutil.Process()
+    files, mapped = process.num_fds(), segments_of(process.pid)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files + 64, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.dup(1))
+        # Enough for the control block and the pipe, not for the spawn.
+        for _ in range(4):
+            os.close(fillers.pop())
+        # The traceback keeps what the failed start has made from being collected.
+        with pytest.raises(OSError, match="Too many open files") as caught:
+            WorkerProcess(settings, Timeouts())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for filler in fillers:
+            os.close(filler)
+    assert any(entry.name == "_start_without_interrupts" for entry in caught.traceback)
+    assert process.num_fds() <= files
+    assert segments_of(process.pid) == mapped
 
 
 SERVICE = """

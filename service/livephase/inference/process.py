@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import time
@@ -45,21 +46,31 @@ class WorkerProcess:
         Given to the worker.
     timeouts : Timeouts
         When it counts as dead.
+
+    Raises
+    ------
+    OSError
+        The process, its pipe or its shared memory cannot be made; nothing of them is left.
     """
 
     def __init__(self, settings: WorkerSettings, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         context = multiprocessing.get_context("spawn")
-        self._control = ControlBlock.create()
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=worker.main,
-            args=(theirs, self._control.segment.name, settings),
-            name="livephase-inference",
-            daemon=True,
-        )
-        _start_without_interrupts(self._process)
-        theirs.close()
+        with contextlib.ExitStack() as on_failure:
+            self._control = ControlBlock.create()
+            on_failure.callback(self._control.unlink)
+            self.pipe, theirs = context.Pipe()
+            on_failure.callback(self.pipe.close)
+            with theirs:
+                self._process = context.Process(
+                    target=worker.main,
+                    args=(theirs, self._control.segment.name, settings),
+                    name="livephase-inference",
+                    daemon=True,
+                )
+                _start_without_interrupts(self._process)
+            # From here on ``stop`` frees them.
+            on_failure.pop_all()
         self.pid = self._process.pid or 0
         self.sentinel = self._process.sentinel
         self._ready = False
