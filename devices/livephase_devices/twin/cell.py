@@ -131,8 +131,8 @@ def _flat(look: CellLook, along: Image, across: Image, y: Image, x: Image, pixel
         delta = (angle - where + np.pi) % (2 * np.pi) - np.pi
         outline += rng.uniform(0.1, 0.7) * np.exp(-((delta / rng.uniform(0.12, 0.3)) ** 2))
     outline = (look.radius_um * np.clip(outline, 0.35, 2.2)).astype(np.float32)
-    direction = np.arctan2(across_flat, along_flat) * np.float32(_DIRECTIONS / (2 * np.pi))
-    d = rho / outline[direction.astype(np.int32) + _DIRECTIONS // 2 - (direction < 0)]
+    direction = (np.arctan2(across_flat, along_flat) + np.float32(np.pi)) * np.float32(_DIRECTIONS / (2 * np.pi))
+    d = rho / outline[direction.astype(np.int32) % _DIRECTIONS]
     edge = _soft_disc(d, max(0.06, pixel_um / look.radius_um))
     dome = np.exp(-((rho / (0.62 * look.radius_um)) ** 2))
     body = edge * (rng.uniform(0.25, 0.45) + dome * rng.uniform(0.5, 0.9))
