@@ -124,13 +124,17 @@ def raw_image(spec: RunSpec) -> Document:
 
 
 def _image(spec: RunSpec, name: str, levels: list[_Level]) -> Document:
-    # A scale of 0 is not allowed; a run without a fixed interval has its times in frames/ only.
-    interval_s = spec.interval_s or 1.0
+    # A run without a fixed interval has its times in frames/ only: its axis t counts time points and has no unit.
+    fixed_interval = spec.interval_s > 0
+    t_scale = spec.interval_s if fixed_interval else 1.0
+    t_axis: Document = {"name": "t", "type": "time"}
+    if fixed_interval:
+        t_axis["unit"] = "second"
     datasets: list[JsonValue] = [
         {
             "path": level.path,
             "coordinateTransformations": [
-                {"type": "scale", "scale": [interval_s, 1.0, level.pixel_um, level.pixel_um]},
+                {"type": "scale", "scale": [t_scale, 1.0, level.pixel_um, level.pixel_um]},
                 {"type": "translation", "translation": [0.0, 0.0, level.offset_um, level.offset_um]},
             ],
         }
@@ -139,7 +143,7 @@ def _image(spec: RunSpec, name: str, levels: list[_Level]) -> Document:
     multiscale: Document = {
         "name": name,
         "axes": [
-            {"name": "t", "type": "time", "unit": "second"},
+            t_axis,
             {"name": "c", "type": "channel"},
             {"name": "y", "type": "space", "unit": "micrometer"},
             {"name": "x", "type": "space", "unit": "micrometer"},
