@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import shutil
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pytest
 
 from livephase.acquisition.plan import AcquisitionPlan
@@ -13,8 +15,12 @@ from livephase.api.recording import StoreSink
 from livephase.metrics import Metrics
 from livephase.phase.modelfile import read_card
 from livephase.preview import PreviewHub
-from livephase.storage.catalogue import read_frame_table
-from livephase.storage.spec import Validity
+from livephase.storage.catalogue import read_frame_table, read_run
+from livephase.storage.layout import JOURNAL
+from livephase.storage.metadata import phase_image, raw_image
+from livephase.storage.recovery import mark_interrupted
+from livephase.storage.spec import FrameRecord, RunSpec, Validity
+from livephase.storage.writer import RunWriter
 from livephase_devices.config import MicroscopeConfig
 
 if TYPE_CHECKING:
@@ -25,6 +31,17 @@ if TYPE_CHECKING:
 
     from livephase.acquisition.progress import RunState
     from livephase.frames import PhaseResult
+
+SPEC = RunSpec(
+    run_id="r-1",
+    name="times",
+    frames=3,
+    interval_s=30.0,
+    lr_shape=(32, 40),
+    dtype="uint8",
+    lr_pixel_um=2.6,
+    defocus_um=6.0,
+)
 
 
 @pytest.fixture
@@ -117,3 +134,35 @@ def test_an_unexpected_error_with_one_frame_is_told_and_leaves_the_others(
     assert read_frame_table(path)["phase_valid"][2] == Validity.MISSING
     assert any("time point 2, attempt 1" in fault and "no memory" in fault for fault in scripted.watcher.faults)
     assert "no memory on command" in (path / "livephase" / "journal.jsonl").read_text()
+
+
+def test_without_an_interval_the_time_axis_has_no_unit() -> None:
+    """Frames as fast as possible have their times in frames/; one second between them would be invented."""
+    for interval_s, scale, axis in (
+        (0.0, 1.0, {"name": "t", "type": "time"}),
+        (0.5, 0.5, {"name": "t", "type": "time", "unit": "second"}),
+    ):
+        spec = SPEC.model_copy(update={"interval_s": interval_s})
+        for document in (phase_image(spec), raw_image(spec)):
+            multiscale: Any = cast("Any", document["multiscales"])[0]
+            assert multiscale["axes"][0] == axis
+            assert {level["coordinateTransformations"][0]["scale"][0] for level in multiscale["datasets"]} == {scale}
+
+
+def test_a_repaired_run_keeps_its_times(tmp_path: Path) -> None:
+    """A run began with its first frame and ended with its last one, or as its journal says; not with its repair."""
+    store, crashed, ended = (tmp_path / f"{name}.ome.zarr" for name in ("run", "crashed", "ended"))
+    writer = RunWriter.create(store, SPEC)
+    assert read_run(store).started_utc is None
+    for index in range(2):
+        record = FrameRecord((1_700_000_000 + 60 * index) * 10**9, 1, 6.0, 10.0, {})
+        writer.write_raw(index, np.zeros(SPEC.lr_shape, np.uint8), record)
+    shutil.copytree(store, crashed)  # running stores that no writer holds
+    shutil.copytree(store, ended)
+    writer.finish("cancelled")
+    shutil.copy(store / JOURNAL, ended / JOURNAL)
+    assert mark_interrupted(crashed) is True
+    assert mark_interrupted(ended) is True
+    run = read_run(crashed)
+    assert (run.started_utc, run.ended_utc) == ("2023-11-14T22:13:20.000Z", "2023-11-14T22:14:20.000Z")
+    assert read_run(ended).ended_utc == read_run(store).ended_utc

@@ -270,7 +270,7 @@ class Runs:
             interval_s=info.spec.interval_s,
             defocus_um=info.spec.defocus_um,
             created_utc=info.created_utc,
-            started_utc=info.created_utc,
+            started_utc=info.started_utc,
             ended_utc=info.ended_utc,
             counters=CountersOut(
                 expected=counters.expected,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from livephase.clock import iso_utc
 from livephase.errors import StorageError
 from livephase.storage.durable import storage_error
 from livephase.storage.frames_table import FramesTable
-from livephase.storage.journal import Ledger, read_journal
+from livephase.storage.journal import Ledger, first_raw_utc_ns, read_journal
 from livephase.storage.layout import JOURNAL, SUFFIX, phase_arrays, raw_array
 from livephase.storage.metadata import read_root
 from livephase.storage.shards import read_frame
@@ -43,8 +44,8 @@ class RunInfo:
         As given at its start.
     state, reason : str, str or None
         ``"running"`` also for a run whose writer died, until ``mark_interrupted`` has seen it.
-    created_utc, ended_utc : str, str or None
-        ISO 8601.
+    created_utc, started_utc, ended_utc : str, str or None, str or None
+        ISO 8601: of the store, of the first raw frame, of the run's end.
     counters : Counters
         Frames written and recorded missing.
     """
@@ -54,6 +55,7 @@ class RunInfo:
     state: RunState
     reason: str | None
     created_utc: str
+    started_utc: str | None
     ended_utc: str | None
     counters: Counters
 
@@ -91,12 +93,14 @@ def read_run(path: Path) -> RunInfo:
     counters = document.counters
     if counters is None:
         counters = replay(path, document).counters
+    started_ns = first_raw_utc_ns(path / JOURNAL)
     return RunInfo(
         path=path,
         spec=document.run,
         state=document.state,
         reason=document.reason,
         created_utc=document.created_utc,
+        started_utc=None if started_ns is None else iso_utc(started_ns),
         ended_utc=document.ended_utc,
         counters=counters,
     )

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How a run ended, and why frames that never came are missing."""
+    """How and when a run ended (UTC in ns; None for now), and why frames that never came are missing."""
 
     state: RunState
     reason: str | None
     raw_reason: str
     phase_reason: str
+    utc_ns: int | None = None
 
 
 def show_frames(store: Path, arrays: Sequence[ImageArray], length: int) -> None:
@@ -61,8 +62,8 @@ def close_run(
         for image, reason in reasons.items()
         for first, last in ledger.runs_not_there(image)
     ]
-    now_ns = time.time_ns()
-    journal.append(*missing, StateLine(state=end.state, reason=end.reason, utc_ns=now_ns))
+    ended_ns = time.time_ns() if end.utc_ns is None else end.utc_ns
+    journal.append(*missing, StateLine(state=end.state, reason=end.reason, utc_ns=ended_ns))
     for line in missing:
         ledger.apply(line)
     table.set_all_validity(ledger.codes)
@@ -74,7 +75,7 @@ def close_run(
         update={
             "state": end.state,
             "reason": end.reason,
-            "ended_utc": iso_utc(now_ns),
+            "ended_utc": iso_utc(ended_ns),
             "counters": ledger.counters,
         }
     )

@@ -59,7 +59,7 @@ class Column:
 
 BASE_COLUMNS: Final = (
     Column("time_utc_ns", "int64", "nanosecond", "start of the exposure, since 1970-01-01 UTC"),
-    Column("time_monotonic_ns", "int64", "nanosecond", "start of the exposure on the clock that never jumps"),
+    Column("time_monotonic_ns", "int64", "nanosecond", "start of the exposure, clock without jumps; 0: not known"),
     Column("defocus_um", "float64", "micrometer", "confirmed distance of the lens focus above the specimen"),
     Column("exposure_ms", "float64", "millisecond", "exposure time"),
     Column("inference_ms", "float64", "millisecond", "time to compute the phase"),
@@ -200,9 +200,9 @@ class FramesTable:
     def _raw_row(self, line: RawLine) -> dict[str, float]:
         row = {
             "time_utc_ns": line.time_utc_ns,
-            "time_monotonic_ns": line.time_monotonic_ns,
+            "time_monotonic_ns": line.time_monotonic_ns or 0,
             "defocus_um": _number(line.defocus_um),
-            "exposure_ms": line.exposure_ms,
+            "exposure_ms": _number(line.exposure_ms),
         }
         return row | {self.properties[name].name: _number(value) for name, value in line.properties.items()}
 
@@ -236,7 +236,7 @@ class FramesTable:
 
 
 def _phase_row(line: PhaseLine) -> dict[str, float]:
-    return {"inference_ms": line.inference_ms, "latency_ms": line.latency_ms}
+    return {"inference_ms": line.inference_ms, "latency_ms": _number(line.latency_ms)}
 
 
 def _number(value: float | None) -> float:

@@ -36,25 +36,25 @@ class StateLine(_Line):
 
 
 class RawLine(_Line):
-    """A raw frame is on disk. A property without a value is None."""
+    """A raw frame is on disk. What has no value is None."""
 
     kind: Literal["raw"] = "raw"
     index: int = Field(ge=0)
     time_utc_ns: int
-    time_monotonic_ns: int
+    time_monotonic_ns: int | None
     defocus_um: float | None
-    exposure_ms: float
+    exposure_ms: float | None
     properties: dict[str, float | None]
 
 
 class PhaseLine(_Line):
-    """A phase image is on disk."""
+    """A phase image is on disk. The latency is None when the start of the exposure is not known."""
 
     kind: Literal["phase"] = "phase"
     index: int = Field(ge=0)
     validity: Literal[Validity.WRITTEN, Validity.BACKFILLED]
     inference_ms: float
-    latency_ms: float
+    latency_ms: float | None
     runtime: str
 
 
@@ -126,6 +126,19 @@ def read_journal(path: Path) -> Iterator[Line]:
             yield _LINE.validate_json(text)
         except ValidationError as error:
             raise StorageError(f"{path}: line {number} of the journal is damaged") from error
+
+
+def first_raw_utc_ns(path: Path) -> int | None:
+    """Return when the first raw frame in a journal was exposed, UTC in ns; None when there is none that can be read."""
+    try:
+        with path.open("rb") as file:
+            for text in file:
+                line = _LINE.validate_json(text)
+                if isinstance(line, RawLine):
+                    return line.time_utc_ns
+    except (OSError, ValidationError):
+        return None
+    return None
 
 
 def drop_torn_line(path: Path) -> None:

@@ -9,7 +9,7 @@ from livephase.storage.catalogue import replay
 from livephase.storage.closing import RunEnd, close_run
 from livephase.storage.durable import WriterLock, storage_error
 from livephase.storage.frames_table import FramesTable
-from livephase.storage.journal import Journal, MissingLine, StateLine, drop_torn_line, read_journal
+from livephase.storage.journal import Journal, MissingLine, RawLine, StateLine, drop_torn_line, read_journal
 from livephase.storage.layout import JOURNAL, LOCK, SERVICE_FOLDER, image_arrays
 from livephase.storage.metadata import read_root
 
@@ -30,7 +30,7 @@ def mark_interrupted(path: Path, reason: str = INTERRUPTED) -> bool:
 
     Frames that the journal names stay; leftovers of frames that were not committed are deleted; the frame table and
     the lengths are written anew; what never came is recorded missing. A run whose end is in its journal already
-    (only its last steps failed) keeps that end.
+    (only its last steps failed) keeps that end. An interrupted run ended with its last frame, not with its repair.
 
     Parameters
     ----------
@@ -76,10 +76,12 @@ def _repair(path: Path, document: RunDocument, reason: str) -> None:
     for image, levels in image_arrays(document.run).items():
         _delete_uncommitted(path, levels, ledger, image)
         lost += _lost_frames(path, levels, ledger, image)
-    end = RunEnd("interrupted", reason, reason, reason)
+    seen_ns = [line.time_utc_ns for line in lines if isinstance(line, RawLine)]
+    seen_ns = seen_ns or [line.utc_ns for line in lines if isinstance(line, StateLine)]
+    end = RunEnd("interrupted", reason, reason, reason, max(seen_ns, default=None))
     for line in lines:
         if isinstance(line, StateLine) and line.state in ENDED:
-            end = RunEnd(line.state, line.reason, reason, reason)
+            end = RunEnd(line.state, line.reason, reason, reason, line.utc_ns)
     journal = Journal(path / JOURNAL)
     try:
         journal.append(*lost)

@@ -95,19 +95,20 @@ class FrameRecord:
     Attributes
     ----------
     time_utc_ns, time_monotonic_ns : int
-        Start of the exposure, UTC and ``time.monotonic_ns()``.
+        Start of the exposure, UTC and ``time.monotonic_ns()``. The latter is None where it is not known (a recording
+        that is reconstructed): it is stored as 0, and the latency of the phase as NaN.
     defocus_um : float or None
         Confirmed defocus; None without a lens.
-    exposure_ms : float
-        Exposure time.
+    exposure_ms : float or None
+        Exposure time; None where it is not known.
     properties : mapping of str to float
         Values of ``RunSpec.recorded``; one that is absent is stored as NaN.
     """
 
     time_utc_ns: int
-    time_monotonic_ns: int
+    time_monotonic_ns: int | None
     defocus_um: float | None
-    exposure_ms: float
+    exposure_ms: float | None
     properties: Mapping[str, float] = field(default_factory=dict[str, float])
 
 

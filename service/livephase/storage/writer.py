@@ -136,13 +136,13 @@ class RunWriter:
                 time_utc_ns=record.time_utc_ns,
                 time_monotonic_ns=record.time_monotonic_ns,
                 defocus_um=_number(record.defocus_um),
-                exposure_ms=record.exposure_ms,
+                exposure_ms=_number(record.exposure_ms),
                 properties={name: _number(value) for name, value in record.properties.items()},
             )
 
         with self._claimed("raw", index):
             self._write("raw", index, [pixels], line)
-            self._exposed_ns[index] = record.time_monotonic_ns
+            self._exposed_ns[index] = record.time_monotonic_ns or 0
 
     def write_phase(self, index: int, phase_rad: NDArray[np.float32], record: PhaseRecord) -> None:
         """Store a phase image, rounded to 2^-10 rad, with its pyramid; durable when this returns.
@@ -166,12 +166,13 @@ class RunWriter:
             raise StorageError(f"{self.path}: phase frame {index} has no finite pixel; record it as missing")
 
         def line() -> PhaseLine:  # made at the commit, for the latency
+            exposed_ns = int(self._exposed_ns[index])
             late = record.backfilled or self._ledger.codes["phase"][index] == Validity.MISSING
             return PhaseLine(
                 index=index,
                 validity=Validity.BACKFILLED if late else Validity.WRITTEN,
                 inference_ms=record.inference_ms,
-                latency_ms=(time.monotonic_ns() - int(self._exposed_ns[index])) / 1e6,
+                latency_ms=(time.monotonic_ns() - exposed_ns) / 1e6 if exposed_ns else None,
                 runtime=record.runtime,
             )
 
