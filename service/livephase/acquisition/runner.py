@@ -2,9 +2,10 @@
 
 ::
 
-    queued -> running -> completed     every time point is written or recorded missing
-                      -> cancelled     by the user -> failed        the camera gave no frame N times in a row,
-                      or the store cannot be written -> interrupted   the service was stopped
+    queued ── running ─┬─ completed      every time point is written or recorded missing
+                       ├─ cancelled      by the user
+                       ├─ failed         the camera gave no frame for too long, or the store cannot be written
+                       └─ interrupted    the service was stopped
 
 For every time point: wait until it is due, confirm the defocus, take a frame, make the raw frame durable,
 hand it to the phase writer. Nothing is dropped: a slow disk makes the next time point late, and a slow or
