@@ -175,12 +175,7 @@ def _write_frames(
         recorded = (plan.convert(frames.frame(index)) for index in range(frames.count))
         results = compute(client, recorded, writer.spec.defocus_um, plan.bit_depth)
         for index, (pixels, result) in enumerate(results):
-            record = FrameRecord(
-                time_utc_ns=time.time_ns(),
-                time_monotonic_ns=time.monotonic_ns(),
-                defocus_um=writer.spec.defocus_um,
-                exposure_ms=0.0,
-            )
+            record = FrameRecord(time_utc_ns=time.time_ns(), time_monotonic_ns=None, defocus_um=None, exposure_ms=None)
             writer.write_raw(index, pixels, record)
             if isinstance(result, InferenceError):
                 failures[index] = result
@@ -219,7 +214,11 @@ def _provenance(
             "pixel_um": plan.recorded_pixel_um,
         },
         # A recording carries no times that could be trusted.
-        "frame_times": "when each phase was computed; exposure is not known and stored as 0",
+        "frame_times": (
+            "time_utc_ns is the time of processing, when each phase was computed. The start and the length of the "
+            "exposures, a confirmed defocus and the latency are not known: time_monotonic_ns is 0, exposure_ms, "
+            "defocus_um and latency_ms are NaN. The stated defocus is in values."
+        ),
         "resampling": resampling if plan.is_resampled else None,
         "values": {
             "defocus_um": optics.defocus_um,

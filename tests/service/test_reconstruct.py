@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,8 @@ from livephase.phase.modelfile import read_card
 from livephase.phase.preprocess import resample_area
 from livephase.reconstruct_cli import reconstruct
 from livephase.storage import read_phase_frame, read_raw_frame, read_run
+from livephase.storage.journal import PhaseLine, RawLine, read_journal
+from livephase.storage.layout import JOURNAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,6 +92,28 @@ def test_every_recorded_frame_gets_its_phase(kind: str, untrained_model: Path, t
     assert provenance["values"]["lr_pixel_um"] == run.spec.lr_pixel_um == 2.6
     assert provenance["resampling"] is None
     assert provenance["outside_valid_range"] == []
+
+
+def test_store_states_no_exposure_that_nobody_measured(untrained_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.ome.zarr"
+    before_ns = time.time_ns()
+    reconstruct(write_recording("tiff", tmp_path, recorded(2)), out, **OPTICS, model=untrained_model)
+    group: Any = zarr.open_group(out, mode="r")
+    table: Any = {name: np.asarray(group["frames"][name]) for name in group["frames"].array_keys()}
+    for name in ("exposure_ms", "defocus_um", "latency_ms"):
+        assert np.isnan(table[name]).all(), name
+    assert (table["inference_ms"] > 0).all()
+    np.testing.assert_array_equal(table["time_monotonic_ns"], 0)
+    assert (table["time_utc_ns"] >= before_ns).all()
+    provenance: Any = read_run(out).provenance
+    assert "time_utc_ns is the time of processing" in provenance["frame_times"]
+    assert provenance["values"]["defocus_um"] == 6.0
+    # The journal says the same, so that a recovered table does.
+    lines = [*read_journal(out / JOURNAL)]
+    raw = [line for line in lines if isinstance(line, RawLine)]
+    phase = [line for line in lines if isinstance(line, PhaseLine)]
+    assert [(line.exposure_ms, line.time_monotonic_ns, line.defocus_um) for line in raw] == [(None, None, None)] * 2
+    assert [line.latency_ms for line in phase] == [None, None]
 
 
 def check_frames(out: Path, frames: NDArray[Any], model: Path, bit_depth: int, missing: int | None = None) -> None:
