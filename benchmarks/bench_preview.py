@@ -38,9 +38,8 @@ def _start(folder: str) -> tuple[subprocess.Popen[str], str]:
 async def _receive(url: str) -> dict[str, list[float]]:
     """Take ``FRAMES`` frames of the whole field of view, acknowledging each."""
     seen: dict[str, list[float]] = {"age_s": [], "arrived_s": [], "mbytes": []}
-    async with websockets.connect(
-        url.replace("http", "ws") + "/api/v1/stream", max_size=None, origin=Origin(url)
-    ) as socket:
+    address = url.replace("http", "ws") + "/api/v1/stream"
+    async with websockets.connect(address, max_size=None, origin=Origin(url)) as socket:
         view = {"type": "view", "kind": "phase", "x": 0, "y": 0, "width": _HR_SHAPE[1], "height": _HR_SHAPE[0]}
         await socket.send(json.dumps({**view, "canvas_width": _CANVAS[0], "canvas_height": _CANVAS[1]}))
         while len(seen["age_s"]) < FRAMES:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import tifffile
@@ -42,7 +42,7 @@ def main() -> int:
         options = {"--defocus-um": DZ_UM, "--pixel-um": 4 * PIXEL_UM, "--wavelength-um": WAVELENGTH_UM}
         arguments = [str(part) for pair in options.items() for part in pair]
         subprocess.run([sys.executable, "-m", "livephase", "reconstruct", str(frame), str(out), *arguments], check=True)
-        phase = np.asarray(cast("zarr.Array", zarr.open_group(out, mode="r")["0"])[0, 0])
+        phase = np.asarray(cast("zarr.Array[Any]", zarr.open_group(out, mode="r")["0"])[0, 0])
     tie = resample_area(solve_tie(planes[0], planes[1], DZ_UM, PIXEL_UM, WAVELENGTH_UM), PIXEL_UM, HR_PIXEL_UM)
     stop = find_field_stop(planes[1])
     lit = np.ones(planes[1].shape, np.bool_) if stop is None else erode(stop, round(MARGIN_UM / PIXEL_UM))
