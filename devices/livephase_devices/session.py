@@ -6,6 +6,7 @@ emits under its own lock, so a slot that called the core would wait for itself.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import weakref
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
+log = logging.getLogger(__name__)
+
 LENS_TOLERANCE_UM = 0.5
 """A lens that stops further than this from where it was sent has not arrived."""
 _LOAD_FACTOR = 6
@@ -64,6 +67,7 @@ class CoreSession:
         self._last_buffer: NDArray[Any] | None = None
         self._frames = 0
         self._exposure_ms = 0.0
+        self._unreadable: set[str] = set()
         self.core = UniMMCore()
         # Python callbacks from the core's own threads are what aborts the process at exit ("FATAL: exception not
         # rethrown"). CMMCorePlus overrides this call with a refusal; the method below it is Micro-Manager's own.
@@ -150,7 +154,7 @@ class CoreSession:
             pixels = cast("Pixels", image)  # the C++ core has copied it for this caller
         else:
             pixels = cast("Pixels", np.array(image, order="C", copy=True))
-        recorded = {name: self._number(name) for name in self.config.recorded_properties}
+        recorded = {name: self._recorded(name) for name in self.config.recorded_properties}
         frame = CameraFrame(
             pixels=pixels,
             bit_depth=bit_depth,
@@ -234,10 +238,21 @@ class CoreSession:
                 camera,
             )
 
-    def _number(self, full_name: str) -> float:
+    def _recorded(self, full_name: str) -> float:
+        """Read a recorded property; NaN when it cannot be read, because the frame is exposed already."""
         label, _, name = full_name.partition(".")
-        with self.touching(label, f"read property {name!r}"):
-            return float(self.core.getProperty(label, name))
+        try:
+            with self.touching(label, f"read property {name!r}"):
+                value = float(self.core.getProperty(label, name))
+        except DeviceTimeoutError:
+            raise
+        except DeviceError as error:
+            if full_name not in self._unreadable:
+                self._unreadable.add(full_name)
+                log.warning("%s; NaN is recorded for it until it can be read again", error)
+            return math.nan
+        self._unreadable.discard(full_name)
+        return value
 
     # -- lens -------------------------------------------------------------------------------------------------
 
