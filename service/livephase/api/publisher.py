@@ -144,6 +144,7 @@ class Publisher:
                 bit_depth=frame.bit_depth,
                 hr_pixel_um=self._microscope.lr_pixel_um / self._card.scale,
                 time_utc_ns=frame.time_utc_ns,
+                time_monotonic_ns=frame.time_monotonic_ns,
                 defocus_um=defocus_um,
                 source="live" if run_id is None else "run",
                 run_id=run_id,

@@ -45,6 +45,8 @@ class PreviewFrame:
         Fraction of camera pixels at the saturated count, computed on the counts themselves.
     scale : int
         HR pixels along the side of one camera pixel.
+    time_monotonic_ns : int
+        When the exposure began, on the clock that never jumps; orders the frames.
     """
 
     sequence: int
@@ -60,6 +62,7 @@ class PreviewFrame:
     out_of_range: bool = False
     saturated_fraction: float = 0.0
     scale: int = 4
+    time_monotonic_ns: int = 0
 
     def image(self, kind: Kind) -> NDArray[np.float32 | np.uint8 | np.uint16] | None:
         """Return the image (Y, X) of that kind, None where this frame has none."""

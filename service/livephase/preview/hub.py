@@ -98,14 +98,19 @@ class PreviewHub:
     # ------------------------------------------------------------------ any thread
 
     def publish(self, frame: PreviewFrame) -> None:
-        """Make a frame the newest one; its arrays must not change any more. From any thread."""
+        """Make a frame the newest one, unless a later exposure is shown already. From any thread.
+
+        Its arrays must not change any more.
+        """
         kinds: tuple[Kind, ...] = ("phase", "raw")
         with self._lock:
             self._frames_published += 1
             for kind in kinds:
                 image = frame.image(kind)
-                if image is not None:
-                    before = self._slots.get(kind)
+                before = self._slots.get(kind)
+                # a single frame waits for its phase beside live mode, and may come after a newer frame
+                overtaken = before is not None and frame.time_monotonic_ns < before.frame.time_monotonic_ns
+                if image is not None and not overtaken:
                     self._slots[kind] = Slot(frame, kind, image, before.index + 1 if before else 1)
             self._wake()
 
