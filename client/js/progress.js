@@ -61,13 +61,13 @@ export class RunProgress {
     if (raw_missing) missing.push(`${raw_missing} raw`);
     if (phase_missing) missing.push(`${phase_missing} phase`);
     setText(this.#lost, missing.length ? `missing: ${missing.join(", ")}` : "");
+    setText(this.#kept, `The ${raw_written} frames on disk stay readable.`);
     if (run.remaining_s === null) {
-      setText(this.#left, run.state === "queued" ? "starting" : "");
+      setText(this.#left, run.state === "queued" ? "starting" : "– left");
       return;
     }
     const left = Math.max(0, run.remaining_s - (performance.now() - this.#toldAt) / 1000);
     setText(this.#left, `${duration(left)} left, ends ${clock(new Date(Date.now() + 1000 * left))}`);
-    setText(this.#kept, `The ${raw_written} frames on disk stay readable.`);
   }
 
   /** @param {boolean} open */

@@ -94,9 +94,12 @@ export class TimeLapseForm {
     this.#asking = asking;
     try {
       const { bytes: size, duration_s, warnings, disk_free_bytes } = await estimate(plan, asking.signal);
-      const end = clock(new Date(Date.now() + 1000 * duration_s));
+      const lasts =
+        duration_s === null
+          ? "as fast as possible"
+          : `${duration(duration_s)}, ends ${clock(new Date(Date.now() + 1000 * duration_s))}`;
       this.#estimate.replaceChildren(
-        make("span", "", `${duration(duration_s)}, ends ${end}`),
+        make("span", "", lasts),
         make("span", "", `up to ${bytes(size)}, ${bytes(disk_free_bytes)} free`),
       );
       this.#warnings.replaceChildren(...warnings.map((warning) => make("li", "", warning)));

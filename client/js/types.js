@@ -60,7 +60,7 @@
 
 /** @typedef {{name: string, time_points: number, interval_s: number, defocus_um: number}} Plan */
 
-/** @typedef {{bytes: number, duration_s: number, warnings: string[], disk_free_bytes: number}} Estimate */
+/** @typedef {{bytes: number, duration_s: number | null, warnings: string[], disk_free_bytes: number}} Estimate */
 
 /** @typedef {{running: boolean, fault: string | null}} Live */
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
+from pymmcore_plus.experimental.unicore import UniMMCore
 
 from livephase.acquisition.plan import AcquisitionPlan
 from livephase.acquisition.progress import Counters, RunProgress
@@ -21,7 +24,10 @@ from livephase.storage.metadata import phase_image, raw_image
 from livephase.storage.recovery import mark_interrupted
 from livephase.storage.spec import FrameRecord, RunSpec, Validity
 from livephase.storage.writer import RunWriter
-from livephase_devices.config import MicroscopeConfig
+from livephase_devices import session
+from livephase_devices.config import CONFIG_FOLDER, MicroscopeConfig
+from livephase_devices.frame import CameraFrame
+from livephase_devices.microscope import Microscope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +38,18 @@ if TYPE_CHECKING:
     from livephase.acquisition.progress import RunState
     from livephase.frames import PhaseResult
 
+TWIN = MicroscopeConfig.model_validate(
+    {
+        "name": "twin",
+        "cfg": CONFIG_FOLDER / "twin.cfg",
+        "camera": "Camera",
+        "lens": "Lens",
+        "wavelength_um": 0.55,
+        "objective_na": 0.4,
+        "coherence": 0.3,
+        "lr_pixel_um": 2.6,
+    }
+)
 SPEC = RunSpec(
     run_id="r-1",
     name="times",
@@ -61,19 +79,7 @@ def metrics() -> Metrics:
 @pytest.fixture
 def publisher(hub: PreviewHub, metrics: Metrics, untrained_model: Path, tmp_path: Path) -> Publisher:
     """A publisher with metrics of its own."""
-    config = MicroscopeConfig.model_validate(
-        {
-            "name": "twin",
-            "cfg": "twin.cfg",
-            "camera": "Camera",
-            "lens": "Lens",
-            "wavelength_um": 0.55,
-            "objective_na": 0.4,
-            "coherence": 0.3,
-            "lr_pixel_um": 2.6,
-        }
-    )
-    return Publisher(hub, metrics, config, read_card(untrained_model), lambda run_id: tmp_path / run_id)
+    return Publisher(hub, metrics, TWIN, read_card(untrained_model), lambda run_id: tmp_path / run_id)
 
 
 def progress(counters: Counters, state: RunState = "running") -> RunProgress:
@@ -166,3 +172,49 @@ def test_a_repaired_run_keeps_its_times(tmp_path: Path) -> None:
     run = read_run(crashed)
     assert (run.started_utc, run.ended_utc) == ("2023-11-14T22:13:20.000Z", "2023-11-14T22:14:20.000Z")
     assert read_run(ended).ended_utc == read_run(store).ended_utc
+
+
+def test_a_recorded_property_that_fails_does_not_cost_the_frame(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, no_leaks: None
+) -> None:
+    """The frame is exposed already: its value is NaN, told once, and the next ones are read again."""
+    config = TWIN.model_copy(
+        update={"cfg": CONFIG_FOLDER / "demo.cfg", "lens": None, "recorded_properties": ("Camera.Gain",)}
+    )
+    broken = threading.Event()
+
+    class Core(UniMMCore):
+        def getProperty(self, label: str, propName: str) -> Any:
+            if broken.is_set():
+                raise RuntimeError(f"{propName} failed on command")
+            return super().getProperty(label, propName)
+
+    monkeypatch.setattr(session, "UniMMCore", Core)
+    with Microscope(config) as microscope:
+        broken.set()
+        assert all(math.isnan(microscope.snap().properties["Camera.Gain"]) for _ in range(3))
+        broken.clear()
+        assert microscope.snap().properties["Camera.Gain"] == 0
+    assert caplog.text.count("Gain failed on command; NaN is recorded") == 1
+
+
+def test_a_preview_that_comes_late_does_not_replace_a_newer_one(publisher: Publisher, hub: PreviewHub) -> None:
+    """A single frame waits for its phase while live mode goes on; a clock that is set back changes nothing."""
+    pixels = np.zeros((4, 4), np.uint8)
+    for monotonic_ns, utc_ns, shown in ((20, 90, 20), (10, 80, 20), (30, 40, 30)):
+        frame = CameraFrame(pixels, 8, 10.0, 6.0, utc_ns, monotonic_ns, 0, {})
+        publisher.frame_ready(frame, None, defocus_um=6.0, run_id=None, time_point=None)
+        latest = hub.latest("raw")
+        assert latest is not None
+        assert latest.time_monotonic_ns == shown
+
+
+def test_remaining_time_without_an_interval_is_measured(scripted: Bench) -> None:
+    """Nothing is known before the first time point; from then on it is what the rest takes at the same pace."""
+    run, _ = scripted.record(time_points=8)
+    assert run.progress.remaining_s is None
+    told = [one.remaining_s for one in scripted.watcher.runs if one.state == "running"]
+    assert told[0] is None
+    after_three = [one for one in scripted.watcher.runs if one.counters.raw_written == 3 and one.state == "running"]
+    assert after_three
+    assert all(one.remaining_s is not None and one.remaining_s > 0 for one in after_three)

@@ -36,5 +36,5 @@ class AcquisitionPlan(BaseModel):
 
     @property
     def duration_s(self) -> float:
-        """Seconds from the first to the last time point when none is late."""
+        """Seconds from the first to the last due time; 0 without an interval, where it says nothing."""
         return (self.time_points - 1) * self.interval_s

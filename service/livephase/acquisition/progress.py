@@ -62,7 +62,8 @@ class RunProgress:
     counters : Counters
         Frames so far.
     remaining_s : float or None
-        Estimate until the last phase is on disk; None when the run has ended.
+        Estimate until the last phase is on disk; None when the run has ended, and before the first time point of
+        a run without an interval.
     """
 
     run_id: str

@@ -103,6 +103,7 @@ class Run:
         )
         self._schedule: Schedule | None = None
         self._next_index = 0
+        self._worked_s = 0.0
         self._state: RunState = "queued"
         self._reason: str | None = None
         self._started_utc_ns: int | None = None
@@ -118,12 +119,7 @@ class Run:
     def progress(self) -> RunProgress:
         """The run at this moment; from any thread."""
         with self._lock:
-            remaining_s = None
-            if self._ended_utc_ns is None:
-                remaining_s = self.plan.duration_s
-                if self._schedule is not None:
-                    remaining_s = self._schedule.remaining_s(self._next_index, time.monotonic_ns())
-                remaining_s += self._phases.expected_s
+            remaining_s = self._remaining_s() if self._ended_utc_ns is None else None
             return RunProgress(
                 run_id=self.run_id,
                 plan=self.plan,
@@ -141,6 +137,17 @@ class Run:
     def device_fault(self) -> str | None:
         """The device error since which there was no frame, or None."""
         return self._device_fault
+
+    def _remaining_s(self) -> float | None:
+        left = self.plan.time_points - self._next_index
+        due_s = self.plan.duration_s
+        if self._schedule is not None:
+            due_s = self._schedule.remaining_s(self._next_index, time.monotonic_ns())
+        if self._next_index:
+            due_s = max(due_s, left * self._worked_s / self._next_index)
+        elif self.plan.interval_s == 0:  # the plan says nothing about the duration, and nothing was measured yet
+            return None
+        return due_s + self._phases.expected_s
 
     def stop(self, state: RunState, reason: str) -> None:
         """Ask the run to end as ``"cancelled"`` or ``"interrupted"``; the first request counts.
@@ -195,6 +202,7 @@ class Run:
         for index in range(self.plan.time_points):
             if self._stop.wait(schedule.wait_s(index, time.monotonic_ns())):
                 return None
+            begun_s = time.monotonic()
             frame, reason = self._take()
             if frame is not None:
                 gaps_in_a_row = 0
@@ -208,6 +216,7 @@ class Run:
                 self._observer.fault(f"time point {index} is missing: {reason}")
             with self._lock:
                 self._next_index = index + 1
+                self._worked_s += time.monotonic() - begun_s
             if gaps_in_a_row >= CONSECUTIVE_GAPS and time.monotonic() - last_frame_s > GIVE_UP_S:
                 return f"{gaps_in_a_row} time points in a row gave no frame; the last error: {reason}"
             self._observer.run_changed(self.progress)

@@ -95,7 +95,7 @@ class Runs:
         self._refuse_unreachable(plan, state)
         return Estimate(
             bytes=estimated_bytes(self._spec("dry-run", plan, state, {})),
-            duration_s=plan.duration_s,
+            duration_s=plan.duration_s if plan.interval_s > 0 else None,
             warnings=self._warnings(plan),
             disk_free_bytes=self.disk_free_bytes,
         )

@@ -44,7 +44,9 @@ class RunOut(BaseModel):
     started_utc: str | None
     ended_utc: str | None
     counters: CountersOut
-    remaining_s: float | None = Field(description="Estimate until the last phase is stored.")
+    remaining_s: float | None = Field(
+        description="Estimate until the last phase is stored; null after the end, and while there is nothing to go by."
+    )
     path: str = Field(description="The run's OME-Zarr on the service's computer.")
     warnings: list[str] = Field(description="Such as values outside the model's valid range.")
 
@@ -90,7 +92,7 @@ class Estimate(BaseModel):
     model_config = _FROZEN
 
     bytes: int = Field(description="Estimated size of the store; noise compresses badly, so take it as a maximum.")
-    duration_s: float = Field(description="From the first time point to the last phase.")
+    duration_s: float | None = Field(description="From the first to the last time point; null for interval_s = 0.")
     warnings: list[str]
     disk_free_bytes: int
 
