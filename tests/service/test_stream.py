@@ -118,6 +118,21 @@ class Service:
             yield client
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_frames_in_the_log() -> Iterator[None]:
+    """Keep debug records, which hold the frames that they describe, out of pytest's log.
+
+    pymmcore-plus sets the root logger to DEBUG as soon as it is imported.
+    """
+    loggers = [logging.getLogger(name) for name in ("websockets", "uvicorn.error")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+
+
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     running = Service()

@@ -113,9 +113,7 @@ def render(image: NDArray[np.float32 | np.uint8 | np.uint16], region: Region) ->
 
     Non-finite pixels stay non-finite. Camera counts above 65504 are shown as 65504.
     """
-    crop = image[
-        region.y : region.y + region.rows * region.bin, region.x : region.x + region.columns * region.bin
-    ]
+    crop = image[region.y : region.y + region.rows * region.bin, region.x : region.x + region.columns * region.bin]
     if crop.dtype == np.uint16:
         crop = np.minimum(crop, np.uint16(MAX_COUNT))
     # a phase beyond 65504 rad is no measurement: it may become infinity

@@ -26,9 +26,7 @@ MAGIC = b"LPH1"
 _PREFIX = struct.Struct("<4sI")
 
 
-def header_of(
-    frame: PreviewFrame, kind: Kind, region: Region, *, age_ms: float, dropped: int
-) -> dict[str, Any]:
+def header_of(frame: PreviewFrame, kind: Kind, region: Region, *, age_ms: float, dropped: int) -> dict[str, Any]:
     """Return the header of a message.
 
     Parameters
