@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from conftest import ServiceProcess
     from service.conftest import Bench
 
     from livephase.acquisition.progress import RunState
@@ -218,3 +219,16 @@ def test_remaining_time_without_an_interval_is_measured(scripted: Bench) -> None
     after_three = [one for one in scripted.watcher.runs if one.counters.raw_written == 3 and one.state == "running"]
     assert after_three
     assert all(one.remaining_s is not None and one.remaining_s > 0 for one in after_three)
+
+
+def test_the_stored_state_is_that_of_the_run(service: ServiceProcess) -> None:
+    """Exposure and defocus in the provenance are the plan's, not those of live mode before it."""
+    before = service.http.patch("/api/v1/microscope", json={"exposure_ms": 10.0, "defocus_um": 6.0})
+    assert before.status_code == 200, before.text
+    run = service.start_run(time_points=6, exposure_ms=13.0, defocus_um=8.0)
+    service.wait_run(run["id"])
+    service.http.patch("/api/v1/microscope", json={"exposure_ms": 10.0, "defocus_um": 6.0})
+    provenance: Any = read_run(service.data / f"{run['id']}.ome.zarr").provenance
+    assert provenance["microscope"]["state"]["exposure_ms"] == 13.0
+    assert provenance["microscope"]["state"]["defocus_um"] == pytest.approx(8.0, abs=0.05)
+    assert provenance["preprocessing"] == {"flat_field": "auto"}

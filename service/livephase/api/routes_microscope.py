@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from livephase.api.publisher import saturated_fraction
 from livephase.api.routes_service import Wired  # noqa: TC001 - FastAPI reads the annotation at run time
+from livephase.api.runs import TURN_S
 from livephase.api.schemas import (
     LiveOut,
     MicroscopeOut,
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["microscope"])
 
-TURN_S: Final = 120.0
-"""Longest wait for the acquisition thread; a device call within it has its own, shorter time-out."""
 PHASE_S: Final = 30.0
 """Longest wait for the phase of a single frame."""
 

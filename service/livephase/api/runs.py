@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from livephase.acquisition.progress import ENDED
 from livephase.acquisition.runner import Run
-from livephase.api.provenance import provenance
+from livephase.api.provenance import FLAT_FIELD, provenance
 from livephase.api.recording import LATE, StoreSink
 from livephase.api.schemas import CountersOut, Estimate, RunOut
 from livephase.clock import iso_utc
@@ -24,6 +24,7 @@ from livephase.storage.layout import SUFFIX, estimated_bytes
 from livephase.storage.recovery import mark_interrupted
 from livephase.storage.spec import RunSpec
 from livephase.storage.writer import RunWriter
+from livephase_devices.errors import DeviceTimeoutError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+TURN_S: Final = 120.0
+"""Longest wait for the acquisition thread; a device call within it has its own, shorter time-out."""
 RESTARTED: Final = "the service ended while the run was going on; this was found at its next start"
 
 
@@ -172,6 +175,8 @@ class Runs:
         state = self._ready_state()
         self._refuse_unreachable(plan, state)
         warnings = self._warnings(plan)
+        self._refuse_without_room(plan, state)
+        self._apply(plan)
         created_ns = time.time_ns()
         run_id = datetime.fromtimestamp(created_ns / 1e9, UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
         described = provenance(
@@ -179,18 +184,13 @@ class Runs:
             self._microscope,
             self._card,
             runtime=self._engine.status().runtime,
+            flat_field=FLAT_FIELD,
             warnings=warnings,
             range_problems=self._publisher.range_problems(plan.defocus_um),
             created_utc=iso_utc(created_ns),
             idempotency=idempotency,
         )
         spec = self._spec(run_id, plan, state, described)
-        needed, free = estimated_bytes(spec), self.disk_free_bytes
-        if needed > free:
-            raise PlanError(
-                f"the run needs about {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in {self._data};"
-                " record fewer time points or free some space"
-            )
         sink = StoreSink(RunWriter.create(self.path(run_id), spec))
         run = Run(
             run_id,
@@ -211,6 +211,27 @@ class Runs:
             run.abandon("interrupted", str(error))
             raise
         return run
+
+    def _apply(self, plan: AcquisitionPlan) -> None:
+        """Set exposure and defocus of the plan, so that the state kept with the run is that of its frames."""
+        defocus_um = None if self._microscope.config.lens is None else plan.defocus_um
+        future = self._thread.apply(exposure_ms=plan.exposure_ms, defocus_um=defocus_um)
+        try:
+            future.result(TURN_S)
+        except TimeoutError:
+            future.cancel()
+            raise DeviceTimeoutError(
+                f"the microscope had no time to prepare the run within {TURN_S:g} s; see GET /api/v1/health",
+                self._microscope.config.camera,
+            ) from None
+
+    def _refuse_without_room(self, plan: AcquisitionPlan, state: MicroscopeState) -> None:
+        needed, free = estimated_bytes(self._spec("no-room", plan, state, {})), self.disk_free_bytes
+        if needed > free:
+            raise PlanError(
+                f"the run needs about {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in {self._data};"
+                " record fewer time points or free some space"
+            )
 
     def _ready_state(self) -> MicroscopeState:
         state = self._microscope.state()

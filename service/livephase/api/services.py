@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
 from livephase.acquisition.thread import AcquisitionThread
+from livephase.api.provenance import FLAT_FIELD
 from livephase.api.publisher import Publisher
 from livephase.api.runs import Runs
 from livephase.api.schemas import InferenceOut
@@ -63,7 +64,7 @@ class Services:
             config.model.runtime,
             lr_pixel_um=config.microscope.lr_pixel_um,
             wavelength_um=config.microscope.wavelength_um,
-            flat_field="auto",  # no frame without specimen is measured yet
+            flat_field=FLAT_FIELD,
         )
         self.card = self.engine.card
         self.microscope = Microscope(config.microscope)
