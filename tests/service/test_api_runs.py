@@ -54,7 +54,8 @@ def test_a_run_completes_and_its_counters_close(finished: dict[str, Any], servic
     assert finished["state"] == "completed"
     assert finished["reason"] is None
     assert finished["remaining_s"] is None
-    assert finished["warnings"] == []
+    # How fast one inference is belongs to the machine; nothing else may be wrong with this run.
+    assert [text for text in finished["warnings"] if "shorter than one inference" not in text] == []
     assert finished["counters"] == {
         "expected": 20,
         "raw_written": 20,
