@@ -6,13 +6,10 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +25,7 @@ from livephase.config import ServiceConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from playwright.sync_api import Browser, ConsoleMessage
@@ -282,57 +280,6 @@ class RunningService:
             time.sleep(0.02)
 
 
-class ServiceProcess:
-    """A ``livephase`` process that serves the page, started as a user starts it.
-
-    Attributes
-    ----------
-    url : str
-        Of the page, as the process prints it.
-    """
-
-    def __init__(self, *arguments: str) -> None:
-        command = shutil.which("livephase", path=str(Path(sys.executable).parent))
-        assert command is not None, "livephase is not installed beside this Python"
-        self._process = subprocess.Popen([command, *arguments], stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        assert "http://" in line, f"livephase printed {line!r} instead of its address"
-        self.url = line.split()[-1]
-        # what it prints later must not fill the pipe
-        self._reader = threading.Thread(target=self._process.stdout.read)
-        self._reader.start()
-
-    @property
-    def running(self) -> bool:
-        """Whether the process has not ended."""
-        return self._process.poll() is None
-
-    def end(self, how: int = signal.SIGTERM) -> int:
-        """Signal the process and return its exit code."""
-        self._process.send_signal(how)
-        code = self._process.wait(DEADLINE_S)
-        self._reader.join(DEADLINE_S)
-        if self._process.stdout:
-            self._process.stdout.close()
-        return code
-
-
-@pytest.fixture
-def start_service() -> Iterator[Callable[..., ServiceProcess]]:
-    """Start ``livephase`` processes; those that still run are ended after the test."""
-    started: list[ServiceProcess] = []
-
-    def start(*arguments: str) -> ServiceProcess:
-        started.append(ServiceProcess(*arguments))
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.running:
-            process.end()
-
-
 def wait_for(condition: Callable[[], bool], what: str) -> None:
     """Wait for a condition that no page is needed for."""
     deadline = time.monotonic() + DEADLINE_S
@@ -350,3 +297,17 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
         stack.callback(running.close)
         wait_for(lambda: services.engine.status().state == "ready", "the inference worker")
         yield running
+
+
+@pytest.fixture
+def tab(shared_tab: Tab, service: RunningService) -> Iterator[Tab]:
+    """Return a page that shows live phase."""
+    shared_tab.page.set_viewport_size({"width": 1000, "height": 700})
+    if not service.services.thread.live.running:
+        service.services.thread.start_live()
+    shared_tab.wait_frame(shared_tab.drawn())
+    shared_tab.wait_text("live-label", "Stop live")
+    yield shared_tab
+    shared_tab.check()
+    shared_tab.expected_errors.clear()
+    shared_tab.errors.clear()

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
-import os
 import re
-import signal
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 import pytest
 import zarr
 
@@ -20,26 +17,11 @@ from livephase.preview import PreviewFrame
 from livephase.storage.catalogue import read_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from e2e.conftest import RunningService, Tab
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def tab(shared_tab: Tab, service: RunningService) -> Iterator[Tab]:
-    """Return a page that shows live phase."""
-    shared_tab.page.set_viewport_size({"width": 1000, "height": 700})
-    if not service.services.thread.live.running:
-        service.services.thread.start_live()
-    shared_tab.wait_frame(shared_tab.drawn())
-    shared_tab.wait_text("live-label", "Stop live")
-    yield shared_tab
-    shared_tab.check()
-    shared_tab.expected_errors.clear()
-    shared_tab.errors.clear()
 
 
 def fill_plan(tab: Tab, **plan: Any) -> None:
@@ -198,7 +180,7 @@ def test_settings_outside_the_valid_range_and_saturation_are_announced(tab: Tab,
     service.services.thread.apply(exposure_ms=None, defocus_um=17.0).result(60)
     tab.wait_banner("range", "Outside the model's valid range")
     tab.wait_banner("range", "17")
-    assert "outside valid range" in tab.text("hud-notes")
+    tab.wait_text("hud-notes", "outside valid range")
     service.services.thread.apply(exposure_ms=60.0, defocus_um=6.0).result(60)
     tab.wait_banner("saturation", "The camera saturates")
     tab.wait_until(lambda: tab.banner("range") is None, "the end of the range notice")
@@ -207,13 +189,15 @@ def test_settings_outside_the_valid_range_and_saturation_are_announced(tab: Tab,
     tab.wait_until(lambda: tab.banner("saturation") is None, "the end of the saturation notice")
 
 
-def test_a_killed_worker_is_announced_and_phase_comes_back(tab: Tab, service: RunningService) -> None:
+def test_a_worker_that_hangs_and_dies_is_announced_and_phase_comes_back(tab: Tab, service: RunningService) -> None:
     pid = service.services.engine.status().pid
     assert pid is not None
-    os.kill(pid, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
-    tab.wait_banner("inference", "The inference worker is restarting")
+    worker = psutil.Process(pid)
+    worker.suspend()
     tab.page.locator("#stage.is-stale").wait_for()
-    assert "Stale" in tab.text("stale")
+    tab.wait_text("stale", "Stale: last frame")
+    worker.kill()
+    tab.wait_banner("inference", "The inference worker is restarting")
     # raw frames go on meanwhile
     tab.press("r")
     tab.page.locator("#canvas[data-kind=raw]").wait_for()
@@ -275,96 +259,6 @@ def test_events_between_frames_do_not_stop_the_picture(tab: Tab, service: Runnin
     tab.wait_frame(tab.drawn())
 
 
-def test_nothing_is_loaded_from_elsewhere(tab: Tab, service: RunningService) -> None:
-    assert {urlsplit(url).netloc for url in tab.requests} == {urlsplit(service.url).netloc}
-    assert "default-src 'none'" in (tab.page.locator("meta[http-equiv]").get_attribute("content") or "")
-
-
-def test_shortcuts_are_listed(tab: Tab) -> None:
-    tab.press("?")
-    dialog = tab.page.locator("#shortcuts")
-    dialog.wait_for()
-    for text in ("start or stop live", "automatic contrast", "next colour map", "fit the field of view"):
-        assert text in (dialog.text_content() or "")
-    tab.page.keyboard.press("Escape")
-    assert not dialog.is_visible()
-    tab.page.select_option("#colormap", "magma")
-    for name in ("grey", "diverging", "viridis", "cividis", "magma"):
-        tab.press("c")
-        assert tab.page.input_value("#colormap") == name
-
-
-CONTRASTS = """() => {
-    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-    const light = (rgb) => {
-        const [r, g, b] = rgb.map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const ground = (element) => {
-        for (let at = element; at; at = at.parentElement) {
-            const [r, g, b, a = 1] = parts(getComputedStyle(at).backgroundColor);
-            if (a > 0.5) return [r, g, b];
-        }
-        return [10, 10, 11];
-    };
-    const found = [];
-    for (const element of document.querySelectorAll("body *")) {
-        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-        if (!own && !element.matches("input, select")) continue;
-        if (!element.checkVisibility()) continue;
-        const text = light(parts(getComputedStyle(element).color).slice(0, 3));
-        const back = light(ground(element));
-        found.push([element.id || element.className || element.tagName,
-            (Math.max(text, back) + 0.05) / (Math.min(text, back) + 0.05)]);
-    }
-    return found;
-}"""
-
-
-@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1024, 768), (390, 844)])
-def test_the_page_fits_and_can_be_read(tab: Tab, width: int, height: int) -> None:
-    tab.page.set_viewport_size({"width": width, "height": height})
-    tab.wait_until(lambda: tab.canvas_size()[0] <= width, "the layout")
-    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
-    for button in ("#live", "#fit", "#auto"):
-        box = tab.page.locator(button).bounding_box()
-        assert box
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= width
-    shown = tab.canvas_size()
-    assert shown[0] * shown[1] > 0.28 * width * height, "the image has the larger part"
-    contrasts = tab.page.evaluate(CONTRASTS)
-    assert len(contrasts) > 20
-    assert [entry for entry in contrasts if entry[1] < 4.5] == []
-
-
-def test_every_control_has_a_name(tab: Tab) -> None:
-    unnamed = tab.page.evaluate(
-        """() => [...document.querySelectorAll("button, input, select, canvas, progress")]
-            .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.length))
-            .map((e) => e.id || e.outerHTML)"""
-    )
-    assert unnamed == []
-
-
-def test_the_focus_can_be_seen_and_goes_through_the_controls(tab: Tab) -> None:
-    tab.page.locator("#canvas").focus()
-    seen: list[str] = []
-    for _ in range(12):
-        tab.page.keyboard.press("Tab")
-        name, outline = tab.page.evaluate(
-            """() => {
-                const at = document.activeElement;
-                const mark = at.matches(".segments input") ? at.nextElementSibling : at;
-                return [at.id, getComputedStyle(mark).outlineStyle];
-            }"""
-        )
-        assert outline == "solid", name
-        seen.append(name)
-    assert [name for name, _ in itertools.groupby(seen)] == seen
-    assert {"live", "limit-low", "limit-high", "colormap", "auto", "plan-name"} <= set(seen)
-
-
 def test_frames_of_another_size_are_shown_as_a_whole(tab: Tab, service: RunningService) -> None:
     service.still()
     wide = np.tile(np.linspace(0, 3, 900, dtype=np.float32), (300, 1))
@@ -375,6 +269,7 @@ def test_frames_of_another_size_are_shown_as_a_whole(tab: Tab, service: RunningS
         bit_depth=8,
         hr_pixel_um=0.17,
         time_utc_ns=1_780_000_000_000_000_000,
+        time_monotonic_ns=time.monotonic_ns(),
         defocus_um=None,
         source="live",
     )

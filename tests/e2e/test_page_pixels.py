@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -48,7 +49,9 @@ def tab(shared_tab: Tab, service: RunningService, taken: PreviewFrame) -> Iterat
 
 def show(tab: Tab, service: RunningService, frame: PreviewFrame, **changes: Any) -> PreviewFrame:
     """Publish a frame with changes and a new number; return it when it is on the canvas."""
-    frame = dataclasses.replace(frame, **changes, sequence=service.next_sequence())
+    frame = dataclasses.replace(
+        frame, **changes, sequence=service.next_sequence(), time_monotonic_ns=time.monotonic_ns()
+    )
     service.services.hub.publish(frame)
     tab.wait_until(lambda: tab.drawn() == frame.sequence, f"frame {frame.sequence} on the canvas")
     return frame

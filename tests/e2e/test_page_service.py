@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -11,12 +16,64 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
-    from e2e.conftest import ServiceProcess, Tab
+    from e2e.conftest import Tab
 
 pytestmark = pytest.mark.browser
+
+DEADLINE_S = 120.0
+
+
+class ServiceProcess:
+    """A ``livephase`` process that serves the page, started as a user starts it.
+
+    Attributes
+    ----------
+    url : str
+        Of the page, as the process prints it.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        command = shutil.which("livephase", path=str(Path(sys.executable).parent))
+        assert command is not None, "livephase is not installed beside this Python"
+        self._process = subprocess.Popen([command, *arguments], stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        assert "http://" in line, f"livephase printed {line!r} instead of its address"
+        self.url = line.split()[-1]
+        # what it prints later must not fill the pipe
+        self._reader = threading.Thread(target=self._process.stdout.read)
+        self._reader.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def end(self, how: int = signal.SIGTERM) -> int:
+        """Signal the process and return its exit code."""
+        self._process.send_signal(how)
+        code = self._process.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
+        if self._process.stdout:
+            self._process.stdout.close()
+        return code
+
+
+@pytest.fixture
+def start_service() -> Iterator[Callable[..., ServiceProcess]]:
+    """Start ``livephase`` processes; those that still run are ended after the test."""
+    started: list[ServiceProcess] = []
+
+    def start(*arguments: str) -> ServiceProcess:
+        started.append(ServiceProcess(*arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.running:
+            process.end()
 
 
 def test_the_demo_shows_live_phase_and_records_a_time_lapse(

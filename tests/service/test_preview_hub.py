@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ DEADLINE_S = 20.0
 WHOLE = View("phase", 0, 0, 64, 48, 64, 48)
 
 
-def frame(sequence: int, *, phase: bool = True, raw: bool = True) -> PreviewFrame:
+def frame(sequence: int, *, phase: bool = True, raw: bool = True, time_monotonic_ns: int | None = None) -> PreviewFrame:
     return PreviewFrame(
         sequence=sequence,
         phase_rad=np.full((48, 64), sequence, np.float32) if phase else None,
@@ -29,6 +30,7 @@ def frame(sequence: int, *, phase: bool = True, raw: bool = True) -> PreviewFram
         bit_depth=8,
         hr_pixel_um=0.65,
         time_utc_ns=1_780_000_000_000_000_000,
+        time_monotonic_ns=time.monotonic_ns() if time_monotonic_ns is None else time_monotonic_ns,
         defocus_um=6.0,
         source="live",
     )
@@ -161,6 +163,29 @@ def test_without_phase_the_raw_image_goes_on() -> None:
         latest = hub.latest("phase")
         assert latest is not None
         assert latest.sequence == 1
+
+    run(scenario)
+
+
+def test_an_exposure_that_comes_late_does_not_replace_a_later_one() -> None:
+    async def scenario(hub: PreviewHub) -> None:
+        now = time.monotonic_ns()
+        hub.publish(frame(1, time_monotonic_ns=now))
+        hub.publish(frame(2, time_monotonic_ns=now - 1_000_000))
+        viewer = hub.subscribe()
+        viewer.look_at(WHOLE)
+        assert (await next_frame(viewer))["seq"] == 1
+        assert await nothing_to_send(viewer)
+
+    run(scenario)
+
+
+def test_the_age_is_that_of_the_exposure_whatever_the_wall_clock_says() -> None:
+    async def scenario(hub: PreviewHub) -> None:
+        hub.publish(frame(1, time_monotonic_ns=time.monotonic_ns() - 5_000_000_000))
+        viewer = hub.subscribe()
+        viewer.look_at(WHOLE)
+        assert 5000 <= (await next_frame(viewer))["age_ms"] < 5000 + 1000 * DEADLINE_S
 
     run(scenario)
 

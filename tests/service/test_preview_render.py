@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import warnings
 
 import hypothesis.extra.numpy as hnp
@@ -26,6 +27,7 @@ def make_frame(**changes: object) -> PreviewFrame:
         bit_depth=12,
         hr_pixel_um=0.65,
         time_utc_ns=1_780_000_000_123_456_789,
+        time_monotonic_ns=time.monotonic_ns(),
         defocus_um=6.0,
         source="run",
         run_id="r-1",

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_file_that_the_page_names_is_there() -> None:
     client = client_directory()
     named = re.findall(r'(?:src|href)="([^"]+)"', (client / "index.html").read_text(encoding="utf-8"))
-    assert {"js/main.js", "styles.css", "icon.svg"} == set(named)
+    sheets = {f"css/{path.name}" for path in (client / "css").iterdir()}
+    assert {"js/main.js", "icon.svg", *sheets} == set(named)
     modules = sorted((client / "js").glob("*.js"))
     imported = {client / name for name in named}
     for module in modules:

@@ -47,6 +47,7 @@ def frame(sequence: int) -> PreviewFrame:
         bit_depth=8,
         hr_pixel_um=0.65,
         time_utc_ns=time.time_ns(),
+        time_monotonic_ns=time.monotonic_ns(),
         defocus_um=6.0,
         source="live",
     )

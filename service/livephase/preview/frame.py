@@ -33,6 +33,8 @@ class PreviewFrame:
         Side of a pixel of `phase_rad` at the specimen.
     time_utc_ns : int
         When the exposure began.
+    time_monotonic_ns : int
+        The same on ``time.monotonic_ns``, the clock that never jumps: it orders frames and gives their age.
     defocus_um : float or None
         Confirmed defocus of the exposure; None without a lens.
     source : {"live", "run"}
@@ -45,8 +47,6 @@ class PreviewFrame:
         Fraction of camera pixels at the saturated count, computed on the counts themselves.
     scale : int
         HR pixels along the side of one camera pixel.
-    time_monotonic_ns : int
-        When the exposure began, on the clock that never jumps; orders the frames.
     """
 
     sequence: int
@@ -55,6 +55,7 @@ class PreviewFrame:
     bit_depth: int
     hr_pixel_um: float
     time_utc_ns: int
+    time_monotonic_ns: int
     defocus_um: float | None
     source: Literal["live", "run"]
     run_id: str | None = None
@@ -62,7 +63,6 @@ class PreviewFrame:
     out_of_range: bool = False
     saturated_fraction: float = 0.0
     scale: int = 4
-    time_monotonic_ns: int = 0
 
     def image(self, kind: Kind) -> NDArray[np.float32 | np.uint8 | np.uint16] | None:
         """Return the image (Y, X) of that kind, None where this frame has none."""

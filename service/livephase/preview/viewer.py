@@ -110,7 +110,7 @@ class Viewer:
         height, width = slot.image.shape
         region = region_of(view, width, height)
         pixels = await self._hub.pixels(slot, region)
-        age_ms = max(0.0, (time.time_ns() - slot.frame.time_utc_ns) / 1e6)
+        age_ms = (time.monotonic_ns() - slot.frame.time_monotonic_ns) / 1e6
         header = header_of(slot.frame, slot.kind, region, age_ms=age_ms, dropped=self.dropped)
         self.sent += 1
         return encode(header, pixels)
