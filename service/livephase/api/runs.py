@@ -280,7 +280,6 @@ class Runs:
         newest = self._newest
         if newest is not None and newest.run_id == run_id:
             return self._out(newest)
-        counters = info.counters
         warnings = info.provenance.get("warnings")
         return RunOut(
             id=run_id,
@@ -293,13 +292,7 @@ class Runs:
             created_utc=info.created_utc,
             started_utc=info.started_utc,
             ended_utc=info.ended_utc,
-            counters=CountersOut(
-                expected=counters.expected,
-                raw_written=counters.raw_written,
-                raw_missing=counters.raw_missing,
-                phase_written=counters.phase_written,
-                phase_missing=counters.phase_missing,
-            ),
+            counters=CountersOut.of(info.counters),
             remaining_s=None,
             path=str(info.path),
             warnings=[str(one) for one in warnings] if isinstance(warnings, list) else [],

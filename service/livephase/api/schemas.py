@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,7 +12,7 @@ from livephase.clock import iso_utc
 from livephase_devices.microscope import MicroscopeState
 
 if TYPE_CHECKING:
-    from livephase.acquisition.progress import LiveStatus, RunProgress
+    from livephase.acquisition.progress import Counters, LiveStatus, RunProgress
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,6 +27,11 @@ class CountersOut(BaseModel):
     raw_missing: int
     phase_written: int
     phase_missing: int
+
+    @classmethod
+    def of(cls, counters: Counters) -> Self:
+        """Describe the counters of a run."""
+        return cls(**asdict(counters))
 
 
 class RunOut(BaseModel):
@@ -53,7 +59,6 @@ class RunOut(BaseModel):
     @classmethod
     def of_progress(cls, progress: RunProgress, path: str) -> Self:
         """Describe a run of this service."""
-        counters = progress.counters
         return cls(
             id=progress.run_id,
             name=progress.plan.name,
@@ -65,13 +70,7 @@ class RunOut(BaseModel):
             created_utc=iso_utc(progress.created_utc_ns),
             started_utc=_iso(progress.started_utc_ns),
             ended_utc=_iso(progress.ended_utc_ns),
-            counters=CountersOut(
-                expected=counters.expected,
-                raw_written=counters.raw_written,
-                raw_missing=counters.raw_missing,
-                phase_written=counters.phase_written,
-                phase_missing=counters.phase_missing,
-            ),
+            counters=CountersOut.of(progress.counters),
             remaining_s=progress.remaining_s,
             path=path,
             warnings=list(progress.warnings),

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livephase.files import replace
-from livephase.phase.modelfile import INPUT_GAIN, REFERENCE_WAVELENGTH_UM
+from livephase.phase.modelfile import INPUT_GAIN
+from livephase.phase.preprocess import reduced_defocus_um
 from livephase.training.fields import measured_field, simulated_field
 from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
 
@@ -134,7 +135,7 @@ def make_pairs(recipe: Recipe, cache: Path, progress: Callable[[int, int], None]
         image = intensity(patch, setup, defocus_um, kappa, rotation_rad=rng.uniform(0, 2 * np.pi))
         pairs.intensity[index] = bin_pixels(image[inner, inner], SCALE)
         pairs.phase_rad[index] = patch[inner, inner]
-        pairs.reduced_defocus_um[index] = defocus_um * setup.wavelength_um / REFERENCE_WAVELENGTH_UM
+        pairs.reduced_defocus_um[index] = reduced_defocus_um(defocus_um, setup.wavelength_um)
         pairs.level[index] = np.exp(-2 * kappa * field).mean()
         if progress:
             progress(index + 1, total)

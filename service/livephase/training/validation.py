@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from livephase.phase.modelfile import REFERENCE_WAVELENGTH_UM
+from livephase.phase.preprocess import reduced_defocus_um
 from livephase.training.fields import measured_field, simulated_field
 from livephase.training.metrics import nrmse_by_period, psnr_db, rmse_rad, ssim
 from livephase.training.pairs import SCALE, network_input
@@ -92,7 +92,7 @@ def reconstruct(network: nn.Module, frame: TestFrame) -> NDArray[np.float32]:
     """Phase (4Y, 4X) in rad of one test frame, in float32 on the network's device."""
     device = next(network.parameters()).device
     scaled = network_input(frame.frame / frame.frame.mean())
-    reduced = frame.defocus_um * frame.wavelength_um / REFERENCE_WAVELENGTH_UM
+    reduced = reduced_defocus_um(frame.defocus_um, frame.wavelength_um)
     with torch.inference_mode():
         phase = network(torch.from_numpy(scaled)[None, None].to(device), torch.tensor([reduced], device=device))
     return phase[0, 0].float().cpu().numpy()
