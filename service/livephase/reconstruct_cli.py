@@ -78,7 +78,11 @@ def reconstruct(
             raise ModelRangeError(msg)
         flat = _flat_field(flat_field, frames.shape, plan)
         with InferenceClient(
-            model_path, lr_pixel_um=plan.lr_pixel_um, wavelength_um=wavelength_um, flat_field=flat
+            model_path,
+            lr_pixel_um=plan.lr_pixel_um,
+            wavelength_um=wavelength_um,
+            coherence=coherence,
+            flat_field=flat,
         ) as client:
             client.wait_ready(_START_TIMEOUT_S)
             provenance = _provenance(frames, plan, card, optics, flat_field, problems, client.status().runtime)

@@ -12,6 +12,7 @@ from livephase.errors import InferenceError, ModelError
 from livephase.inference.engine import PhaseEngine
 from livephase.inference.protocol import WorkerSettings
 from livephase.inference.runtimes import OpenVinoRuntime, TorchRuntime, open_runtime
+from livephase.phase.conditions import Conditions
 from livephase.phase.modelfile import bundled_models, read_card
 from livephase.phase.weights import load_network, save_network
 
@@ -29,6 +30,9 @@ def model(untrained_model: Path) -> Path:
     return bundled_models()[0] if bundled_models() else untrained_model
 
 
+TOLD = Conditions(6.0, 0.55, 2.6, 0.3).vector()
+
+
 def normalised(shape: tuple[int, int], seed: int = 0) -> NDArray[np.float32]:
     """Make a smooth random network input with a few per cent of contrast and sensor noise."""
     rng = np.random.default_rng(seed)
@@ -40,7 +44,7 @@ def normalised(shape: tuple[int, int], seed: int = 0) -> NDArray[np.float32]:
 
 def engine(model: Path, runtime: RuntimeName) -> PhaseEngine:
     """Make an engine of one thread."""
-    return PhaseEngine(WorkerSettings(model, read_card(model).sha256, runtime, 0.55, "none", 1))
+    return PhaseEngine(WorkerSettings(model, read_card(model).sha256, runtime, 2.6, 0.55, 0.3, "none", 1))
 
 
 @pytest.mark.parametrize(("precision", "limit_rad"), [("f32", 0.001), (None, 0.03)])
@@ -51,8 +55,8 @@ def test_openvino_agrees_with_torch(model: Path, precision: str | None, limit_ra
     assert openvino.name.startswith("openvino-")
     for shape in ((128, 160), (96, 96)):
         intensity = normalised(shape)
-        expected = reference.run(intensity, 6.0)
-        phase = openvino.run(intensity, 6.0)
+        expected = reference.run(intensity, TOLD)
+        phase = openvino.run(intensity, TOLD)
         assert phase.shape == (4 * shape[0], 4 * shape[1])
         assert np.abs(phase - expected).max() < limit_rad
 
@@ -60,17 +64,17 @@ def test_openvino_agrees_with_torch(model: Path, precision: str | None, limit_ra
 def test_openvino_forgets_old_shapes(untrained_model: Path) -> None:
     network, _ = load_network(untrained_model)
     runtime = OpenVinoRuntime(network, 1)
-    first = runtime.run(normalised((64, 64)), 6.0).copy()
+    first = runtime.run(normalised((64, 64)), TOLD).copy()
     for side in (72, 80, 88, 96):
-        runtime.run(normalised((side, side)), 6.0)
-    np.testing.assert_array_equal(runtime.run(normalised((64, 64)), 6.0), first)
+        runtime.run(normalised((side, side)), TOLD)
+    np.testing.assert_array_equal(runtime.run(normalised((64, 64)), TOLD), first)
 
 
 def test_interior_of_a_tile_equals_the_whole_field(model: Path) -> None:
     runtime, card = open_runtime("torch-cpu", model, 1)
     field = normalised((256, 256))
-    whole = runtime.run(field, 6.0)
-    tile = runtime.run(np.ascontiguousarray(field[64:192, 64:192]), 6.0)
+    whole = runtime.run(field, TOLD)
+    tile = runtime.run(np.ascontiguousarray(field[64:192, 64:192]), TOLD)
     margin = 48 * card.scale
     inner = whole[64 * card.scale : 192 * card.scale, 64 * card.scale : 192 * card.scale]
     difference = np.abs(tile - inner)[margin:-margin, margin:-margin]
@@ -109,8 +113,8 @@ class _DividingNetwork(torch.nn.Module):
 
     stride = 8
 
-    def forward(self, intensity: torch.Tensor, reduced_defocus_um: torch.Tensor) -> torch.Tensor:
-        del reduced_defocus_um
+    def forward(self, intensity: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+        del conditions
         return (1 / (intensity < 0)).repeat_interleave(4, 2).repeat_interleave(4, 3)
 
 
@@ -131,7 +135,7 @@ class _GreedyNetwork(torch.nn.Module):
 
     stride = 8
 
-    def forward(self, intensity: torch.Tensor, reduced_defocus_um: torch.Tensor) -> torch.Tensor:
+    def forward(self, intensity: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError
 
 
@@ -173,7 +177,7 @@ def test_cuda_agrees_with_the_processor(model: Path) -> None:
     assert cuda.name == "torch-cuda-bf16"
     processor, _ = open_runtime("torch-cpu", model, 1)
     intensity = normalised((128, 160))
-    assert np.abs(cuda.run(intensity, 6.0) - processor.run(intensity, 6.0)).max() < 0.05
+    assert np.abs(cuda.run(intensity, TOLD) - processor.run(intensity, TOLD)).max() < 0.05
 
 
 def test_paper_network_runs_on_every_processor_runtime(tmp_path: Path, untrained_model: Path) -> None:
@@ -186,6 +190,6 @@ def test_paper_network_runs_on_every_processor_runtime(tmp_path: Path, untrained
     card = read_card(untrained_model).model_copy(update={"architecture": architecture})
     save_network(path, build_network(architecture), card)
     intensity = normalised((64, 72))
-    phases = [open_runtime(name, path, 1)[0].run(intensity, 6.0) for name in ("torch-cpu", "openvino")]
+    phases = [open_runtime(name, path, 1)[0].run(intensity, TOLD) for name in ("torch-cpu", "openvino")]
     assert phases[0].shape == (256, 288)
     assert np.abs(phases[0] - phases[1]).max() < 0.03

@@ -17,7 +17,7 @@ from skimage.metrics import structural_similarity
 from livephase.errors import ConfigurationError, ModelError
 from livephase.phase.modelfile import read_card
 from livephase.phase.weights import load_network
-from livephase.training import command, validation
+from livephase.training import validation
 from livephase.training.command import train
 from livephase.training.loop import PhaseLoss, learning_rate
 from livephase.training.metrics import nrmse_by_period, psnr_db, rmse_rad, ssim
@@ -57,8 +57,8 @@ noise_sd = [0.002, 0.03]
 def small_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Judge on fields of 512 pixels at one defocus, so that a test costs seconds."""
     full = validation.simulated_field
-    monkeypatch.setattr(validation, "simulated_field", lambda seed, _shape: full(seed, (512, 512)))
-    monkeypatch.setattr(command, "FINAL_DEFOCI_UM", (6.0,))
+    monkeypatch.setattr(validation, "simulated_field", lambda seed, _shape, *rest: full(seed, (512, 512), *rest))
+    monkeypatch.setattr(validation, "FINAL_DEFOCI_UM", (6.0,))
 
 
 def write_recipe(folder: Path, steps: int = 40, text: str = RECIPE) -> Path:
@@ -113,7 +113,9 @@ def test_pairs_obey_the_forward_model_and_are_reused(tmp_path: Path) -> None:
     assert pairs.intensity.shape == (4, 32, 32)
     assert pairs.phase_rad.shape == (4, 128, 128)
     low, high = recipe.optics.defocus_um
-    assert ((pairs.reduced_defocus_um > low * 0.52 / 0.55) & (pairs.reduced_defocus_um < high * 0.58 / 0.55)).all()
+    numbers = pairs.conditions[:, 0]
+    assert ((numbers > low * 0.52 / 2.68**2) & (numbers < high * 0.58 / 2.52**2)).all()
+    assert (pairs.conditions[:, 2] == 1).all()
 
 
 def test_pairs_are_the_forward_model_of_their_phase(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ kappa_per_rad = [0.02, 0.02]
     for frame, phase in zip(pairs.intensity, pairs.phase_rad.astype(np.float32), strict=True):
         if phase[32:-32, 32:-32].std() < 0.2:
             continue
-        # A pair may have drawn S = 0 or kappa = 0, and the surroundings of its patch are not in it.
+        # The surroundings of its patch are not in a pair.
         image = bin_pixels(intensity(phase, OpticalSetup(), 6.0, 0.02), 4)
         inner = slice(8, -8)
         assert np.corrcoef(image[inner, inner].ravel(), frame[inner, inner].ravel())[0, 1] > 0.9
@@ -163,7 +165,7 @@ def test_ssim_is_that_of_scikit_image_and_of_the_loss() -> None:
     reference = cast("float", compared)
     assert ssim(estimate, truth) == pytest.approx(reference, abs=2e-4)
     x, y = (torch.from_numpy(image)[None, None] for image in (estimate, truth))
-    structural = PhaseLoss(96, 1.0)(x, y) - PhaseLoss(96, 0.0)(x, y)
+    structural = 2 * (PhaseLoss()(x, y) - (x - y).abs().mean())
     assert float(structural) == pytest.approx(1 - reference, abs=2e-4)
 
 

@@ -16,7 +16,6 @@ from livephase.phase.preprocess import (
     HALO_PX,
     model_pixel_um,
     prepare,
-    reduced_defocus_um,
     resample_area,
 )
 
@@ -192,11 +191,6 @@ def test_only_finer_pixels_are_resampled() -> None:
     assert model_pixel_um(card, 0.93) == pytest.approx(2.6)
     assert model_pixel_um(card, 2.45) == 2.45
     assert model_pixel_um(card, 5.0) == 5.0
-
-
-def test_reduced_defocus_is_what_the_paraxial_transfer_function_sees() -> None:
-    assert reduced_defocus_um(6.0, 0.55) == pytest.approx(6.0)
-    assert reduced_defocus_um(-6.0, 0.66) == pytest.approx(-7.2)
 
 
 @pytest.mark.real_data

@@ -10,7 +10,8 @@ import numpy as np
 
 from livephase.errors import InferenceError, ModelError
 from livephase.inference.runtimes import DeviceMemoryError, Runtime, open_runtime
-from livephase.phase.preprocess import prepare, reduced_defocus_um
+from livephase.phase.conditions import Conditions
+from livephase.phase.preprocess import prepare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,8 +77,9 @@ class PhaseEngine:
         prepared = prepare(
             pixels, bit_depth=bit_depth, stride=self.runtime.stride, flat_field=self._settings.flat_field
         )
-        reduced = reduced_defocus_um(defocus_um, self._settings.wavelength_um)
-        phase = self._run(prepared.intensity, reduced)
+        settings = self._settings
+        conditions = Conditions(defocus_um, settings.wavelength_um, settings.lr_pixel_um, settings.coherence)
+        phase = self._run(prepared.intensity, conditions.vector())
         if not np.isfinite(phase).all():
             msg = (
                 f"model {self.card.name} gave values that are not finite for defocus {defocus_um:g} um "
@@ -87,15 +89,15 @@ class PhaseEngine:
         prepared.crop(phase, self.card.scale, out)
         return (time.perf_counter() - began) * 1e3
 
-    def _run(self, intensity: NDArray[np.float32], reduced: float) -> NDArray[np.float32]:
+    def _run(self, intensity: NDArray[np.float32], conditions: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
-            return self.runtime.run(intensity, reduced)
+            return self.runtime.run(intensity, conditions)
         except DeviceMemoryError:
             if self._settings.runtime != "auto":
                 raise
             # The GPU is shared with other programs; a slower phase is better than none.
             self.runtime, self.card = self._open("openvino")
-            return self.runtime.run(intensity, reduced)
+            return self.runtime.run(intensity, conditions)
 
     def _open(self, name: RuntimeName) -> tuple[Runtime, ModelCard]:
         settings = self._settings

@@ -34,6 +34,8 @@ class WorkerSettings:
     ----------
     model_sha256 : str
         Digest of the model file whose card the service has read; a worker that finds another one does not start.
+    lr_pixel_um, wavelength_um, coherence
+        As in ``phase.conditions.Conditions``.
     flat_field : "none", "auto" or NDArray
         As in ``phase.preprocess.prepare``.
     threads : int
@@ -43,7 +45,9 @@ class WorkerSettings:
     model_path: Path
     model_sha256: str
     runtime: RuntimeName
+    lr_pixel_um: float
     wavelength_um: float
+    coherence: float | None
     flat_field: Literal["none", "auto"] | NDArray[np.float32]
     threads: int
 

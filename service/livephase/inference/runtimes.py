@@ -10,15 +10,16 @@ import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import numpy as np
 import torch
 
 from livephase.errors import InferenceError, ModelError
+from livephase.phase.subpixel import CONDITIONS
 from livephase.phase.weights import load_network
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
@@ -44,8 +45,8 @@ class Runtime(Protocol):
     stride: int
     """H and W of the intensity are multiples of it."""
 
-    def run(self, intensity: NDArray[np.float32], reduced_defocus_um: float) -> NDArray[np.float32]:
-        """Compute the phase (scale H, scale W) in rad of an intensity (H, W).
+    def run(self, intensity: NDArray[np.float32], conditions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute the phase (scale H, scale W) in rad of an intensity (H, W) under conditions (3,).
 
         The array belongs to the runtime and is valid until the next call.
         """
@@ -73,7 +74,7 @@ class TorchRuntime:
         # torch's overloads leave memory_format out.
         self._network: nn.Module = cast("Any", network).to(self.device, memory_format=torch.channels_last)
 
-    def run(self, intensity: NDArray[np.float32], reduced_defocus_um: float) -> NDArray[np.float32]:
+    def run(self, intensity: NDArray[np.float32], conditions: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute; see ``Runtime.run``.
 
         Raises
@@ -82,20 +83,20 @@ class TorchRuntime:
             CUDA is out of memory.
         """
         try:
-            return self._run(intensity, reduced_defocus_um)
+            return self._run(intensity, conditions)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             msg = f"the graphics memory is not enough for {intensity.shape[0]} x {intensity.shape[1]} pixels"
             raise DeviceMemoryError(msg) from error
 
-    def _run(self, intensity: NDArray[np.float32], reduced_defocus_um: float) -> NDArray[np.float32]:
+    def _run(self, intensity: NDArray[np.float32], conditions: NDArray[np.float32]) -> NDArray[np.float32]:
         on_cuda = self.device.type == "cuda"
         image = torch.from_numpy(intensity)[None, None].to(self.device)
-        defocus = torch.tensor([reduced_defocus_um], dtype=torch.float32, device=self.device)
+        told = torch.from_numpy(conditions)[None].to(self.device)
         # Autocast instead of bfloat16 weights: the Fourier features of the defocus stay in float32.
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=on_cuda):
             image = image.contiguous(memory_format=torch.channels_last)
-            phase: torch.Tensor = self._network(image, defocus)
+            phase: torch.Tensor = self._network(image, told)
         return phase[0, 0].float().cpu().numpy()
 
 
@@ -124,17 +125,17 @@ class OpenVinoRuntime:
         self._model = _convert(network)
         self._requests: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
-    def run(self, intensity: NDArray[np.float32], reduced_defocus_um: float) -> NDArray[np.float32]:
+    def run(self, intensity: NDArray[np.float32], conditions: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute; see ``Runtime.run``."""
         height, width = intensity.shape
         request = self._requests.get((height, width)) or self._compile(height, width)
-        inputs = [intensity[None, None], np.array([reduced_defocus_um], dtype=np.float32)]
+        inputs = [intensity[None, None], conditions[None]]
         outputs = request.infer(inputs, share_inputs=True, share_outputs=True)
         return cast("NDArray[np.float32]", outputs[0])[0, 0]
 
     def _compile(self, height: int, width: int) -> Any:
         model = self._model.clone()
-        model.reshape({model.inputs[0]: [1, 1, height, width], model.inputs[1]: [1]})
+        model.reshape({model.inputs[0]: [1, 1, height, width], model.inputs[1]: [1, CONDITIONS]})
         compiled = self._core.compile_model(
             model,
             "CPU",
@@ -193,7 +194,7 @@ def _probe(network: nn.Module, model_path: Path) -> None:
     """Refuse a network whose arithmetic breaks; only torch shows it, OpenVINO's ReLU turns NaN into zero."""
     side = 8 * cast("int", network.stride)
     with torch.inference_mode():
-        phase: torch.Tensor = network(torch.ones(1, 1, side, side), torch.ones(1))
+        phase: torch.Tensor = network(torch.ones(1, 1, side, side), torch.ones(1, CONDITIONS))
     if not bool(torch.isfinite(phase).all()):
         msg = f"model file {model_path} gives values that are not finite; it is damaged or its training diverged"
         raise ModelError(msg)
@@ -204,7 +205,7 @@ def _convert(network: nn.Module) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    example = (torch.zeros(1, 1, 64, 64), torch.zeros(1))
+    example = (torch.zeros(1, 1, 64, 64), torch.zeros(1, CONDITIONS))
     with torch.no_grad(), warnings.catch_warnings():
         # OpenVINO's other way in, torch.export, takes several times as long to start.
         warnings.filterwarnings("ignore", r".*torch\.jit\..* is deprecated", DeprecationWarning)

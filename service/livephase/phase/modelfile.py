@@ -19,7 +19,6 @@ from livephase.errors import ModelError
 HEADER_KEY = "livephase"
 INPUT_GAIN = 10.0
 """The network sees ``INPUT_GAIN * (I / mean(I) - 1)``: defocus contrast of a few per cent becomes order one."""
-REFERENCE_WAVELENGTH_UM = 0.55
 _MAX_HEADER_BYTES = 16 * 1024 * 1024
 
 Range = tuple[float, float]
@@ -40,7 +39,7 @@ class Architecture(BaseModel):
     """Which network, and its size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: Literal["subpixel-unet", "paper-unet"]
+    name: Literal["subpixel-unet", "paper-unet", "srcnn"]
     width: int
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from livephase.errors import InferenceError
 from livephase.phase.illumination import box_mean, erode, estimate_background, find_field_stop
-from livephase.phase.modelfile import INPUT_GAIN, REFERENCE_WAVELENGTH_UM
+from livephase.phase.modelfile import INPUT_GAIN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,11 +70,6 @@ class Prepared:
         out[:] = phase[rows, columns]
         if self.valid is not None:
             out[~self.valid.repeat(scale, axis=0).repeat(scale, axis=1)] = np.nan
-
-
-def reduced_defocus_um(defocus_um: float, wavelength_um: float) -> float:
-    """Return defocus times wavelength over the reference: what the networks are conditioned on."""
-    return defocus_um * wavelength_um / REFERENCE_WAVELENGTH_UM
 
 
 def prepare(

@@ -2,7 +2,7 @@
 
 ::
 
-    intensity (B,1,H,W)                                         defocus (B,)
+    intensity (B,1,H,W)                                         conditions (B,3)
         │ conv3x3                                                   │ Fourier features, MLP
         ▼                                                           ▼
       w, H ──block──────────────────────────────┐           FiLM scale and shift of every block
@@ -22,12 +22,17 @@ at its first level. Sub-pixel convolution: Shi et al. 2016.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+CONDITIONS = 3
+"""Entries of ``conditions.Conditions.vector``."""
 _FOURIER_ORDERS = (1.0, 2.0, 4.0)
-_DEFOCUS_SCALE_UM = 16.0
+_SMALL_DEFOCUS_NUMBER = 0.05
+_LARGE_DEFOCUS_NUMBER = 10.0
 _EMBEDDING = 64
 
 
@@ -51,7 +56,9 @@ class _Block(nn.Module):
 
 
 class SubpixelUNet(nn.Module):
-    """The sub-pixel U-Net of the module's diagram, conditioned on defocus.
+    """The sub-pixel U-Net of the module's diagram, conditioned on defocus and coherence.
+
+    It takes 0.36 MFLOP a camera pixel at width 32 (11 GMAC a megapixel of phase), growing with the square of the width.
 
     Parameters
     ----------
@@ -67,7 +74,7 @@ class SubpixelUNet(nn.Module):
         w = width
         self.width = width
         self.embed = nn.Sequential(
-            nn.Linear(1 + 2 * len(_FOURIER_ORDERS), _EMBEDDING),
+            nn.Linear(CONDITIONS + 2 * len(_FOURIER_ORDERS), _EMBEDDING),
             nn.SiLU(),
             nn.Linear(_EMBEDDING, _EMBEDDING),
             nn.SiLU(),
@@ -89,7 +96,7 @@ class SubpixelUNet(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(w, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, self.scale**2, 3, padding=1))
         self.shuffle = nn.PixelShuffle(self.scale)
 
-    def forward(self, intensity: Tensor, reduced_defocus_um: Tensor) -> Tensor:
+    def forward(self, intensity: Tensor, conditions: Tensor) -> Tensor:
         """Estimate the phase.
 
         Parameters
@@ -97,19 +104,15 @@ class SubpixelUNet(nn.Module):
         intensity : Tensor
             (B, 1, H, W) float: ``INPUT_GAIN * (I / mean(I) - 1)`` (``modelfile.INPUT_GAIN``). H and W are
             multiples of ``stride``; the caller pads.
-        reduced_defocus_um : Tensor
-            (B,) float: defocus in um times wavelength over ``modelfile.REFERENCE_WAVELENGTH_UM``. In the paraxial
-            limit of the angular spectrum (paper eq. 1) only the product of the two acts.
+        conditions : Tensor
+            (B, 3) float, from ``conditions.Conditions.vector``: defocus number, S, whether S is known.
 
         Returns
         -------
         Tensor
             Phase (B, 1, 4H, 4W) in radians.
         """
-        u = (reduced_defocus_um / _DEFOCUS_SCALE_UM)[:, None].to(self.stem.weight.dtype)
-        waves = [torch.sin(torch.pi * k * u) for k in _FOURIER_ORDERS]
-        waves += [torch.cos(torch.pi * k * u) for k in _FOURIER_ORDERS]
-        e = self.embed(torch.cat([u, *waves], dim=1))
+        e = self.embed(self._features(conditions))
         x0 = self.encoder0(functional.relu(self.stem(intensity)), e)
         x1 = self.encoder1(self.down0(x0), e)
         x2 = self.down1(x1)
@@ -122,3 +125,12 @@ class SubpixelUNet(nn.Module):
         x = self.decoder1(self.up1(x) + x1, e)
         x = self.decoder0(self.up0(x) + x0, e)
         return self.shuffle(self.head(x))
+
+    def _features(self, conditions: Tensor) -> Tensor:
+        """Spread the defocus number, which spans two decades over the objectives, over (0, 1), and S beside it."""
+        largest = math.asinh(_LARGE_DEFOCUS_NUMBER / _SMALL_DEFOCUS_NUMBER)
+        # asinh is linear near focus, logarithmic beyond and odd: the other side of focus is another input.
+        u = torch.asinh(conditions[:, :1] / _SMALL_DEFOCUS_NUMBER) / largest
+        waves = [torch.sin(torch.pi * k * u) for k in _FOURIER_ORDERS]
+        waves += [torch.cos(torch.pi * k * u) for k in _FOURIER_ORDERS]
+        return torch.cat([u, *waves, conditions[:, 1:]], dim=1)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save
 from livephase.errors import ModelError
 from livephase.files import replace
 from livephase.phase.modelfile import HEADER_KEY, Architecture, ModelCard, read_card
+from livephase.phase.srcnn import SRCNN
 from livephase.phase.subpixel import SubpixelUNet
 from livephase.phase.unet import PaperUNet
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-_NETWORKS = {"subpixel-unet": SubpixelUNet, "paper-unet": PaperUNet}
+_NETWORKS = {"subpixel-unet": SubpixelUNet, "paper-unet": PaperUNet, "srcnn": SRCNN}
 
 
 def build_network(architecture: Architecture) -> nn.Module:
@@ -28,7 +29,7 @@ def build_network(architecture: Architecture) -> nn.Module:
 
 
 def save_network(path: Path, network: nn.Module, card: ModelCard) -> ModelCard:
-    """Write weights (float16) and card in one file, atomically.
+    """Write weights (bfloat16, in which they are computed) and card in one file, atomically.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def save_network(path: Path, network: nn.Module, card: ModelCard) -> ModelCard:
         The card with the digest of the written file.
     """
     tensors = {
-        key: value.detach().to(torch.float16 if value.is_floating_point() else value.dtype).contiguous().cpu()
+        key: value.detach().to(torch.bfloat16 if value.is_floating_point() else value.dtype).contiguous().cpu()
         for key, value in network.state_dict().items()
     }
     blob = save(tensors, metadata={HEADER_KEY: card.model_dump_json(exclude={"sha256"})})

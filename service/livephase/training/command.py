@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from livephase.training import loop
 
-FINAL_DEFOCI_UM = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 13.0)
-
 
 def train(recipe_path: Path, folder: Path, device: str | None = None) -> ModelCard:
     """Train a network by a recipe, or go on where a run in that folder stopped.
@@ -63,14 +61,15 @@ def train(recipe_path: Path, folder: Path, device: str | None = None) -> ModelCa
         pairs = make_pairs(recipe, folder, lambda n, total: bar.update(making, completed=n, total=total))
         bar.update(making, completed=len(pairs), total=len(pairs))
         trainer = Trainer(recipe, pairs, folder, device)
-        watch = validation.standard_frames(recipe.real_files(held_back=True))
+        watch = validation.standard_frames(recipe, validation.watched_defoci_um(recipe.optics))
         training = bar.add_task("training", total=recipe.training.steps, completed=trainer.step)
 
         def report(progress: loop.Progress) -> None:
             bar.update(training, completed=progress.step, description=f"training, loss {progress.loss:.4f}")
 
         trainer.run(lambda network: validation.judge(network, watch), report)
-    frames = validation.standard_frames(recipe.real_files(held_back=True), FINAL_DEFOCI_UM)
+    frames = validation.standard_frames(recipe, validation.final_defoci_um(recipe.optics))
+    judged = validation.TestOptics.of(recipe.optics)
     network = trainer.average.float()
     card = ModelCard(
         name=recipe.name,
@@ -89,9 +88,9 @@ def train(recipe_path: Path, folder: Path, device: str | None = None) -> ModelCa
         },
         figures={
             "conditions": {
-                "noise_sd": validation.NOISE_SD,
-                "coherence": validation.COHERENCE,
-                "kappa_per_rad": validation.KAPPA_PER_RAD,
+                "noise_sd": judged.noise_sd,
+                "coherence": judged.setup.coherence,
+                "kappa_per_rad": judged.kappa_per_rad,
                 "period_bands_um": [">40", "40-20", "20-10", "10-5.2", "<5.2"],
             },
             **validation.judge(network, frames),
@@ -99,5 +98,5 @@ def train(recipe_path: Path, folder: Path, device: str | None = None) -> ModelCa
     )
     card = save_network(folder / f"{recipe.name}-{recipe.version}.safetensors", network, card)
     draw_curves(folder / "log.jsonl", folder / "curves.png")
-    draw_samples(network, frames, folder / "samples.png")
+    draw_samples(network, frames, folder / "samples.png", watch[0].defocus_um)
     return card

@@ -42,7 +42,7 @@ def draw_curves(log: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=110)
 
 
-def draw_samples(network: nn.Module, frames: list[TestFrame], picture: Path, defocus_um: float = 6.0) -> None:
+def draw_samples(network: nn.Module, frames: list[TestFrame], picture: Path, defocus_um: float) -> None:
     """Draw one frame of each kind at a defocus: intensity, estimate, truth, error.
 
     Parameters

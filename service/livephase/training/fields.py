@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIMULATED_SHAPE = (1152, 1152)
+COVERAGE = (0.02, 1.2)
 _LOWEST_CREDIBLE_RAD = -0.3
 """Measured phase below this is an unwrapping residue, not a cell (data note of ``qpi_cells``)."""
 
@@ -21,7 +22,12 @@ _TYPICAL_MASS_PG = 240.0
 Field = NDArray[np.float32]
 
 
-def simulated_field(seed: int, shape: tuple[int, int] = SIMULATED_SHAPE) -> Field:
+def simulated_field(
+    seed: int,
+    shape: tuple[int, int] = SIMULATED_SHAPE,
+    pixel_um: float = 0.65,
+    coverage: tuple[float, float] = COVERAGE,
+) -> Field:
     """Render one field of a culture with random confluence, spread and age.
 
     Parameters
@@ -30,6 +36,10 @@ def simulated_field(seed: int, shape: tuple[int, int] = SIMULATED_SHAPE) -> Fiel
         Chooses everything.
     shape : tuple of int
         (Y, X) of the HR grid.
+    pixel_um : float
+        HR pixel.
+    coverage : tuple of float
+        Lowest and highest area of all cells over that of the field; log-uniform between them.
 
     Returns
     -------
@@ -38,16 +48,17 @@ def simulated_field(seed: int, shape: tuple[int, int] = SIMULATED_SHAPE) -> Fiel
     """
     rng = np.random.default_rng([seed, 0xF1E1D])
     # Equal shares of every order of confluence: an empty dish and a closed layer are both what people record.
-    coverage = float(np.exp(rng.uniform(np.log(0.02), np.log(1.2))))
+    drawn = float(np.exp(rng.uniform(*np.log(coverage))))
     spread_um2_per_pg = float(np.exp(rng.uniform(np.log(0.9), np.log(3.5))))
     specimen = Specimen(
         seed=seed,
         shape=shape,
-        density_per_mm2=coverage * 1e6 / (_TYPICAL_MASS_PG * spread_um2_per_pg),
+        pixel_um=pixel_um,
+        density_per_mm2=drawn * 1e6 / (_TYPICAL_MASS_PG * spread_um2_per_pg),
         spread_um2_per_pg=spread_um2_per_pg,
     )
     # A crowded culture gets time to push its cells apart, a sparse one also time to grow.
-    oldest_h = 36 if coverage < 0.3 else 6
+    oldest_h = 36 if drawn < 0.3 else 6
     return specimen.phase_rad(float(rng.uniform(2, oldest_h) * 3600))
 
 
@@ -68,3 +79,29 @@ def measured_field(path: Path) -> Field:
         phase = archive["phase_rad"].astype(np.float32)
     phase -= np.median(phase)
     return np.where(phase < _LOWEST_CREDIBLE_RAD, np.float32(0), phase)
+
+
+def background_texture(shape: tuple[int, int], pixel_um: float, rng: np.random.Generator) -> Field:
+    """Draw a texture like that between the cells of measured phase: medium, dish and debris are not flat.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (Y, X) of the HR grid.
+    pixel_um : float
+        HR pixel.
+    rng : numpy.random.Generator
+        Draws the texture and its correlation length, 1 to 8 um.
+
+    Returns
+    -------
+    NDArray[float32]
+        (Y, X) of sd 1 and mean 0, periodic.
+    """
+    length_um = float(np.exp(rng.uniform(np.log(1.0), np.log(8.0))))
+    frequency = np.hypot(np.fft.fftfreq(shape[0], pixel_um)[:, None], np.fft.rfftfreq(shape[1], pixel_um)[None, :])
+    # Power falls as the fourth power of frequency beyond the correlation length: between a blur and a drift.
+    spectrum = np.fft.rfft2(rng.standard_normal(shape)) / (1 + (2 * np.pi * length_um * frequency) ** 2)
+    spectrum[0, 0] = 0
+    texture = np.fft.irfft2(spectrum, shape)
+    return (texture / texture.std()).astype(np.float32)

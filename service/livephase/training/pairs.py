@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livephase.files import replace
+from livephase.phase.conditions import Conditions
 from livephase.phase.modelfile import INPUT_GAIN
-from livephase.phase.preprocess import reduced_defocus_um
-from livephase.training.fields import measured_field, simulated_field
+from livephase.training.fields import background_texture, measured_field, simulated_field
 from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
 
 if TYPE_CHECKING:
@@ -44,15 +44,15 @@ class Pairs:
         (N, H, W) noise-free intensity, 1 for an empty field.
     phase_rad : NDArray[float16]
         (N, 4H, 4W).
-    reduced_defocus_um : NDArray[float32]
-        (N,) defocus times wavelength over the reference wavelength.
+    conditions : NDArray[float32]
+        (N, 3), ``Conditions.vector`` of each.
     level : NDArray[float32]
         (N,) mean intensity of the whole field that the patch was cut from; below 1 where cells absorb.
     """
 
     intensity: Floats
     phase_rad: NDArray[np.float16]
-    reduced_defocus_um: Floats
+    conditions: Floats
     level: Floats
 
     def __len__(self) -> int:
@@ -64,11 +64,12 @@ def _draw_setup(rng: np.random.Generator, optics: OpticsPart) -> tuple[OpticalSe
     setup = OpticalSetup(
         wavelength_um=rng.uniform(*optics.wavelength_um),
         objective_na=optics.objective_na,
-        coherence=0.0 if rng.uniform() < 0.1 else rng.uniform(*optics.coherence),
+        coherence=rng.uniform(*optics.coherence),
         hr_pixel_um=rng.uniform(*optics.hr_pixel_um),
         binning=SCALE,
     )
-    kappa = 0.0 if rng.uniform() < 0.15 else rng.uniform(*optics.kappa_per_rad)
+    thin, thick = optics.kappa_per_rad
+    kappa = thin + (thick - thin) * rng.uniform() ** 2
     low, high = optics.defocus_um
     # More weight on small defocus, where the signal is weakest.
     return setup, low + (high - low) * rng.uniform() ** 1.4, kappa
@@ -107,10 +108,11 @@ def make_pairs(recipe: Recipe, cache: Path, progress: Callable[[int, int], None]
     real = [measured_field(file) for file in recipe.real_files()]
     total = data.simulated_fields * data.pairs_for_each_field + (data.real_pairs if real else 0)
     lr, hr = data.patch_lr_px, data.patch_lr_px * SCALE
+    hr_pixel_um = sum(recipe.optics.hr_pixel_um) / 2
     pairs = Pairs(
         np.empty((total, lr, lr), np.float32),
         np.empty((total, hr, hr), np.float16),
-        np.empty(total, np.float32),
+        np.empty((total, 3), np.float32),
         np.empty(total, np.float32),
     )
 
@@ -118,9 +120,10 @@ def make_pairs(recipe: Recipe, cache: Path, progress: Callable[[int, int], None]
         """Give each patch with the field that it was cut from."""
         for index in range(data.simulated_fields):
             rng = np.random.default_rng([data.seed, 1, index])
-            field = simulated_field(_SIMULATED_SEED * data.seed + index)
+            field = simulated_field(_SIMULATED_SEED * data.seed + index, pixel_um=hr_pixel_um, coverage=data.coverage)
             for crop in _crops(field, data.pairs_for_each_field, size, rng):
-                yield crop, field, rng
+                sd_rad = np.float32(data.background_rad * rng.uniform()) if rng.uniform() < 0.5 else np.float32(0)
+                yield crop + sd_rad * background_texture(crop.shape, hr_pixel_um, rng), field, rng
         rng = np.random.default_rng([data.seed, 2])
         for index in range(total - data.simulated_fields * data.pairs_for_each_field):
             field = real[index % len(real)]
@@ -135,7 +138,8 @@ def make_pairs(recipe: Recipe, cache: Path, progress: Callable[[int, int], None]
         image = intensity(patch, setup, defocus_um, kappa, rotation_rad=rng.uniform(0, 2 * np.pi))
         pairs.intensity[index] = bin_pixels(image[inner, inner], SCALE)
         pairs.phase_rad[index] = patch[inner, inner]
-        pairs.reduced_defocus_um[index] = reduced_defocus_um(defocus_um, setup.wavelength_um)
+        told = Conditions(defocus_um, setup.wavelength_um, setup.lr_pixel_um, setup.coherence)
+        pairs.conditions[index] = told.vector()
         pairs.level[index] = np.exp(-2 * kappa * field).mean()
         if progress:
             progress(index + 1, total)
@@ -158,8 +162,8 @@ def draw_batch(pairs: Pairs, optics: OpticsPart, count: int, rng: np.random.Gene
     -------
     inputs : NDArray[float32]
         (N, 1, H, W) network input.
-    reduced_defocus_um : NDArray[float32]
-        (N,).
+    conditions : NDArray[float32]
+        (N, 3); in some of them S is not known.
     phase_rad : NDArray[float32]
         (N, 1, 4H, 4W).
     """
@@ -185,4 +189,6 @@ def draw_batch(pairs: Pairs, optics: OpticsPart, count: int, rng: np.random.Gene
         counts = np.rint(frame * (_LEVEL * _FULL_RANGE_COUNTS))
         inputs[slot, 0] = network_input(counts / np.float32(_LEVEL * _FULL_RANGE_COUNTS))
         targets[slot, 0] = phase
-    return inputs, pairs.reduced_defocus_um[chosen], targets
+    conditions = pairs.conditions[chosen]
+    conditions[rng.uniform(size=count) < optics.coherence_unknown, 1:] = 0
+    return inputs, conditions, targets

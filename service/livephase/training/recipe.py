@@ -6,11 +6,13 @@ import hashlib
 import os
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from livephase.errors import ConfigurationError
 from livephase.phase.modelfile import Architecture, ValidRange
+from livephase.training.fields import COVERAGE
 
 
 class _Part(BaseModel):
@@ -23,25 +25,28 @@ class DataPart(_Part):
     seed: int = 1
     simulated_fields: int = Field(120, ge=0, description="simulated cultures of 1152 x 1152 HR pixels")
     pairs_for_each_field: int = Field(24, ge=1)
+    coverage: tuple[float, float] = Field(COVERAGE, description="area of all simulated cells over that of the field")
     real_folder: Path | None = Field(
         None, description="folder of qpi_cells .npz; relative to the recipe, $VARIABLES expand"
     )
     real_held_back: tuple[str, ...] = ()
     real_pairs: int = Field(2000, ge=0)
     patch_lr_px: int = Field(96, ge=32, multiple_of=8)
+    background_rad: float = Field(0.0, ge=0, description="largest sd of a texture under half of the simulated pairs")
 
 
 class OpticsPart(_Part):
-    """Ranges that the forward model draws from; uniform, but for noise and for defocus, which favours small values."""
+    """Ranges that the forward model draws from; uniform but for noise, and for defocus and kappa: more small values."""
 
     defocus_um: tuple[float, float] = (1.0, 13.0)
     coherence: tuple[float, float] = (0.0, 0.6)
     objective_na: float = 0.4
     wavelength_um: tuple[float, float] = (0.52, 0.58)
     hr_pixel_um: tuple[float, float] = (0.63, 0.67)
-    kappa_per_rad: tuple[float, float] = (0.0, 0.06)
+    kappa_per_rad: tuple[float, float] = (0.0, 0.05)
     noise_sd: tuple[float, float] = Field((0.001, 0.03), description="of the binned frame, log-uniform")
     shading: float = Field(0.02, description="largest residual shading over a patch after flat-fielding")
+    coherence_unknown: float = Field(0.15, description="share of pairs whose S the network is not told")
 
 
 class TrainingPart(_Part):
@@ -52,7 +57,8 @@ class TrainingPart(_Part):
     batch: int = 4
     learning_rate: float = 1.2e-3
     ema: float = 0.999
-    ssim_weight: float = 0.5
+    loss: Literal["l1+ssim", "mse"] = Field("l1+ssim", description="L1 + 0.5 (1 - SSIM), or the paper's eq. 4")
+    initial_model: Path | None = Field(None, description="model file to start from; relative to the recipe")
     bf16: bool = True
     checkpoint_every: int = 500
     validate_every: int = 1000
@@ -106,6 +112,9 @@ def load_recipe(path: Path) -> Recipe:
         first = error.errors()[0]
         msg = f"recipe {path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
         raise ConfigurationError(msg) from error
+    if recipe.training.initial_model is not None:
+        initial = (path.parent / os.path.expandvars(recipe.training.initial_model)).resolve()
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"initial_model": initial})})
     if recipe.data.real_folder is None:
         return recipe
     folder = (path.parent / os.path.expandvars(recipe.data.real_folder)).resolve()
