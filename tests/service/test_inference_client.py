@@ -289,12 +289,12 @@ if __name__ == "__main__":
     lines = maps.read_text().splitlines() if maps.exists() else []
     files = sorted({line.split()[-1] for line in lines if "/dev/shm/psm_" in line})
     report = {"worker": client.status().pid, "shape": result.phase_rad.shape, "loaded": loaded, "files": files}
-    print(json.dumps(report), flush=True)
-    if sys.argv[2] == "wait":
-        try:
+    try:
+        print(json.dumps(report), flush=True)
+        if sys.argv[2] == "wait":
             time.sleep(200)
-        except KeyboardInterrupt:
-            client.close()
+    except KeyboardInterrupt:
+        client.close()
 """
 
 
