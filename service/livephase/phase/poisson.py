@@ -77,7 +77,7 @@ class PeriodicGrid:
 
     def inverse(self, spectrum: Spectrum) -> Floats:
         """See ``SpectralGrid``."""
-        return scipy.fft.irfft2(spectrum, s=self._shape)
+        return np.asarray(scipy.fft.irfft2(spectrum, s=self._shape), np.float64)
 
     def gradient(self, spectrum: Spectrum) -> tuple[Floats, Floats]:
         """See ``SpectralGrid``."""

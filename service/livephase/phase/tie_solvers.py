@@ -1,7 +1,8 @@
 """Three solutions of -k dI/dz = div(I grad phase), for one source and one intensity; ``tie`` is their public side.
 
 All of them damp long periods in the same way: level x k0^4 x (-laplace)^-1 is added to the operator. For even light
-that is the factor k2 / (k2^2 + k0^4) of ``poisson.inverse_laplacian``, whatever the solver and its iterations. Were only the Poisson solution damped, iterations would undo it, and their number would be the regularisation.
+that is the factor k2 / (k2^2 + k0^4) of ``poisson.inverse_laplacian``, whatever the solver and its iterations. Were
+only the Poisson solution damped, iterations would undo it, and their number would be the regularisation.
 """
 
 from __future__ import annotations
