@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - typer reads the annotation at run time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -53,16 +53,21 @@ def tie(
     dz_um: Annotated[float, typer.Option(help="Defocus of IZ, um.")],
     pixel_um: Annotated[float, typer.Option(min=0.001, help="Pixel at the specimen, um.")],
     wavelength_um: _Wavelength,
+    solver: Annotated[
+        Literal["universal", "dct-iterative", "fft"],
+        typer.Option(help="universal: any aperture; dct-iterative: light everywhere; fft: periodic field."),
+    ] = "universal",
 ) -> None:
     """Compute phase from two planes by the transport of intensity equation."""
-    from livephase.phase.tie import solve_tie
+    from livephase.phase.tie import describe, solve_tie
 
     first, second = _read(in_focus), _read(defocused)
     try:
-        phase_rad = solve_tie(first, second, dz_um, pixel_um, wavelength_um)
+        phase_rad = solve_tie(first, second, dz_um, pixel_um, wavelength_um, solver=solver)
     except ValueError as error:
         raise ConfigurationError(f"{in_focus}, {defocused}: {error}") from error
-    _write(out, phase_rad)
+    optics = {"unit": "rad", "dz_um": dz_um, "pixel_um": pixel_um, "wavelength_um": wavelength_um}
+    _write(out, phase_rad, {**optics, **describe(solver)})
 
 
 def _read(path: Path) -> NDArray[np.float32]:
@@ -79,8 +84,8 @@ def _read(path: Path) -> NDArray[np.float32]:
     return image.astype(np.float32)
 
 
-def _write(path: Path, image: NDArray[np.float32]) -> None:
-    """Write an image (Y, X)."""
+def _write(path: Path, image: NDArray[np.float32], record: dict[str, str | float] | None = None) -> None:
+    """Write an image (Y, X); a TIFF's description holds the record as JSON."""
     import numpy as np
     import tifffile
 
@@ -90,6 +95,6 @@ def _write(path: Path, image: NDArray[np.float32]) -> None:
         if path.suffix == ".npy":
             np.save(path, image)
         else:
-            tifffile.imwrite(path, image)
+            tifffile.imwrite(path, image, metadata=record or {})
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written ({error.strerror})") from error
