@@ -1,0 +1,123 @@
+"""Patches: a grid over a field, the edge detection that leaves empty ones out, and the symmetries of the square."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, sobel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SYMMETRIES = 8
+"""Four rotations, each mirrored or not."""
+EDGE_RAD_PER_UM = 0.05
+"""A slope of the phase above this is an edge: ten times the ripple of a measured empty background, a third of the
+median slope inside a cell, both after the smoothing below."""
+LEAST_EDGE_FRACTION = 0.01
+"""A patch with fewer edge pixels is empty: 1 % of 256 x 256 pixels of 0.65 um is about half a flat cell."""
+_SMOOTHING_PX = 2.0
+
+T = TypeVar("T", bound=np.generic)
+
+
+def edge_map(phase_rad: NDArray[np.floating[Any]], pixel_um: float) -> NDArray[np.bool_]:
+    """Find the edges of a phase image with the Sobel operator.
+
+    Parameters
+    ----------
+    phase_rad : NDArray[floating]
+        (Y, X) radians.
+    pixel_um : float
+        Its pixel in um.
+
+    Returns
+    -------
+    NDArray[bool]
+        (Y, X), True where the phase, smoothed by a Gaussian of 2 pixels, rises by more than ``EDGE_RAD_PER_UM``.
+    """
+    smooth = gaussian_filter(phase_rad.astype(np.float32), _SMOOTHING_PX)
+    # The operator weighs 8 pixel steps.
+    slope = np.hypot(sobel(smooth, 0), sobel(smooth, 1)) / (8 * pixel_um)
+    return slope > EDGE_RAD_PER_UM
+
+
+def grid(shape: tuple[int, int], size_px: int, stride_px: int) -> NDArray[np.int64]:
+    """Corners of the patches that lie in a field.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (Y, X) of the field.
+    size_px, stride_px : int
+        Side of a patch and step of the grid.
+
+    Returns
+    -------
+    NDArray[int64]
+        (N, 2): row and column of the upper left corner.
+    """
+    rows, columns = (np.arange(0, side - size_px + 1, stride_px) for side in shape)
+    return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def occupied(edges: NDArray[np.bool_], corners: NDArray[np.int64], size_px: int) -> NDArray[np.bool_]:
+    """Tell which patches hold a specimen.
+
+    Parameters
+    ----------
+    edges : NDArray[bool]
+        (Y, X), see ``edge_map``.
+    corners : NDArray[int64]
+        (N, 2), see ``grid``.
+    size_px : int
+        Side of a patch.
+
+    Returns
+    -------
+    NDArray[bool]
+        (N,), True where at least ``LEAST_EDGE_FRACTION`` of the patch is edge.
+    """
+    fractions = [edges[row : row + size_px, column : column + size_px].mean() for row, column in corners]
+    return np.array(fractions, np.float64).reshape(-1) >= LEAST_EDGE_FRACTION
+
+
+def symmetric(patch: NDArray[T], symmetry: int) -> NDArray[T]:
+    """Turn and mirror a patch.
+
+    Parameters
+    ----------
+    patch : NDArray
+        (..., Y, X).
+    symmetry : int
+        0 to 7: quarter turns, plus 4 for the mirror image.
+
+    Returns
+    -------
+    NDArray
+        The patch; symmetry 0 leaves it as it is.
+    """
+    turned = np.rot90(patch, symmetry % 4, axes=(-2, -1))
+    return turned[..., ::-1] if symmetry >= 4 else turned
+
+
+def draw_augmented(unique: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw different pairs of patch and symmetry, evenly over the patches.
+
+    Parameters
+    ----------
+    unique : int
+        Number of patches.
+    count : int
+        Number of pairs, at most 8 x ``unique``.
+    rng : numpy.random.Generator
+        Shuffles.
+
+    Returns
+    -------
+    NDArray[int64]
+        (count, 2): index of the patch, symmetry; no row comes twice.
+    """
+    pairs = np.stack(np.meshgrid(np.arange(unique), np.arange(SYMMETRIES), indexing="ij"), axis=-1).reshape(-1, 2)
+    return pairs[rng.permutation(len(pairs))[:count]]
