@@ -212,12 +212,42 @@ def intensity(
     Array
         (..., Y, X) float32 intensity, 1 for an empty field.
     """
-    xp = array_namespace(phase_rad)
-    spectrum = _fft2(object_field(phase_rad, kappa_per_rad))
+    return image_of_field(
+        object_field(phase_rad, kappa_per_rad), setup, defocus_um, points=points, rotation_rad=rotation_rad
+    )
+
+
+def image_of_field(
+    field: Array,
+    setup: OpticalSetup,
+    defocus_um: float,
+    *,
+    points: int = DEFAULT_SOURCE_POINTS,
+    rotation_rad: float = 0.0,
+    pupil: bool = True,
+) -> Array:
+    """Partially coherent image of any exit field at a defocus; see ``intensity``.
+
+    Parameters
+    ----------
+    field : Array
+        (..., Y, X) complex64 on the HR grid, taken as periodic.
+    setup, defocus_um, points, rotation_rad
+        As for ``intensity``.
+    pupil : bool
+        False for a field that was measured behind the objective, whose aperture has acted already.
+
+    Returns
+    -------
+    Array
+        (..., Y, X) float32 intensity.
+    """
+    xp = array_namespace(field)
+    spectrum = _fft2(field)
     tilts = source_points(setup, points, rotation_rad)
-    total = xp.zeros_like(phase_rad)
+    total = xp.zeros_like(xp.real(field))
     for tilt in tilts:
-        kernel = transfer_function(phase_rad, setup, defocus_um, (float(tilt[0]), float(tilt[1])))
+        kernel = transfer_function(total, setup, defocus_um, (float(tilt[0]), float(tilt[1])), pupil=pupil)
         wave = _fft2(spectrum * kernel, inverse=True)
         total = total + xp.real(wave) ** 2 + xp.imag(wave) ** 2
     return total / len(tilts)

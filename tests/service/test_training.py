@@ -19,7 +19,7 @@ from livephase.phase.modelfile import read_card
 from livephase.phase.weights import load_network
 from livephase.training import validation
 from livephase.training.command import train
-from livephase.training.loop import PhaseLoss, learning_rate
+from livephase.training.loop import PhaseLoss, learning_rate, start_network
 from livephase.training.metrics import nrmse_by_period, psnr_db, rmse_rad, ssim
 from livephase.training.pairs import draw_batch, make_pairs
 from livephase.training.recipe import load_recipe
@@ -208,3 +208,32 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, small_validation:
     other = write_recipe(tmp_path, steps=4, text=RECIPE.replace("[data]", "[data]\nseed = 2"))
     with pytest.raises(ModelError, match="made from other data"):
         train(other, tmp_path / "run", device="cpu")
+
+
+def test_the_papers_sets_are_a_source_of_pairs_that_are_not_made_noisy_again(tmp_path: Path) -> None:
+    paper = "[data]\nsimulated_fields = 0\npatch_lr_px = 64\n[data.paper]\ndefocus_um = [6.0]\npairs_of_each = 8\n"
+    text = RECIPE.replace("[data]\nsimulated_fields = 1\npairs_for_each_field = 4\npatch_lr_px = 32\n", paper)
+    recipe = load_recipe(write_recipe(tmp_path, text=text))
+    pairs = make_pairs(recipe, tmp_path)
+    assert pairs.recorded.all()
+    assert len(pairs) == 8
+    np.testing.assert_allclose(pairs.conditions, np.tile([0.55 * 6 / 2.6**2, 0, 1], (8, 1)), atol=1e-5)
+    inputs, _, _ = draw_batch(pairs, recipe.optics, 4, np.random.default_rng(0))
+    drawn = np.sort(inputs[0, 0].ravel())
+    assert any(np.allclose(drawn, np.sort(10 * (frame - 1).ravel()), atol=1e-4) for frame in pairs.intensity)
+
+
+def test_training_goes_on_from_a_model_file_of_the_same_architecture(tmp_path: Path, small_validation: None) -> None:
+    train(write_recipe(tmp_path, steps=2), tmp_path / "first", device="cpu")
+    first = tmp_path / "first" / "tiny-1.safetensors"
+    text = RECIPE.replace("[training]", '[training]\ninitial_model = "first/tiny-1.safetensors"')
+    recipe = load_recipe(write_recipe(tmp_path, steps=2, text=text))
+    assert recipe.training.initial_model == first
+    started = start_network(recipe).state_dict()
+    for name, value in load_network(first)[0].state_dict().items():
+        torch.testing.assert_close(started[name], value)
+    card = train(write_recipe(tmp_path, steps=2, text=text), tmp_path / "second", device="cpu")
+    assert card.training["initial_model_sha256"] == read_card(first).sha256
+    wider = load_recipe(write_recipe(tmp_path, text=text.replace("width = 8", "width = 16")))
+    with pytest.raises(ModelError, match="the recipe asks for"):
+        start_network(wider)

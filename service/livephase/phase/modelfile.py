@@ -131,7 +131,8 @@ def read_card(path: Path) -> ModelCard:
     except OSError as error:
         msg = f"model file {path} cannot be read ({error.strerror}); give the path of a .safetensors file"
         raise ModelError(msg) from error
-    if blob[:2] == b"PK" or blob[:1] == b"\x80":
+    # A safetensors file begins with the length of its header, whose low byte may be the 0x80 of a pickle.
+    if blob[8:9] != b"{" and (blob[:2] == b"PK" or blob[:1] == b"\x80"):
         msg = f"model file {path} is a Python pickle, which can run code and is never loaded; use safetensors"
         raise ModelError(msg)
     length = int.from_bytes(blob[:8], "little")

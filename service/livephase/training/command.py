@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from livephase.phase.modelfile import ModelCard
+from livephase.phase.modelfile import ModelCard, read_card
 from livephase.phase.weights import save_network
 from livephase.training import validation
 from livephase.training.curves import draw_curves, draw_samples
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from livephase.training import loop
+
+
+_FOLDERS = {"data": {"real_folder", "measured_folder"}, "training": {"initial_model"}}
+"""Where things lie on this machine; the card names them by their content."""
 
 
 def train(recipe_path: Path, folder: Path, device: str | None = None) -> ModelCard:
@@ -49,6 +53,7 @@ def train(recipe_path: Path, folder: Path, device: str | None = None) -> ModelCa
         A checkpoint does not fit, or training diverged.
     """
     recipe = load_recipe(recipe_path)
+    initial = recipe.training.initial_model
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     started = time.monotonic()
     with Progress(
@@ -79,9 +84,11 @@ def train(recipe_path: Path, folder: Path, device: str | None = None) -> ModelCa
         valid=recipe.valid,
         training={
             "steps": trainer.step,
-            "recipe": json.loads(recipe.model_dump_json(exclude={"data": {"real_folder"}})),
+            "recipe": json.loads(recipe.model_dump_json(exclude=_FOLDERS)),
             "data_sha256": recipe.data_digest,
-            "measured_files": [path.stem for path in recipe.real_files()],
+            "real_files": [path.stem for path in recipe.real_files()],
+            "measured_files": [path.stem for path in recipe.measured_files()],
+            "initial_model_sha256": initial and read_card(initial).sha256,
             "device": device,
             "processor": platform.processor() or platform.machine(),
             "last_session_s": round(time.monotonic() - started),

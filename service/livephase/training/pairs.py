@@ -7,27 +7,22 @@ the square are drawn anew each time a pair is used, so a stored pair never looks
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from livephase.files import replace
-from livephase.phase.conditions import Conditions
 from livephase.phase.modelfile import INPUT_GAIN
-from livephase.training.fields import background_texture, measured_field, simulated_field
-from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
+from livephase.training.pair_sources import SCALE, sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from livephase.training.recipe import OpticsPart, Recipe
 
-SCALE = 4
-_MARGIN_HR_PX = 32
-"""The patch is cut from a field this much larger: the propagation is periodic, a culture is not."""
-_SIMULATED_SEED = 1_000_000
 _FULL_RANGE_COUNTS = 255
 _LEVEL = 0.6
 
@@ -48,38 +43,19 @@ class Pairs:
         (N, 3), ``Conditions.vector`` of each.
     level : NDArray[float32]
         (N,) mean intensity of the whole field that the patch was cut from; below 1 where cells absorb.
+    recorded : NDArray[bool]
+        (N,) True where the frame is as a camera gave it, noise and level included; it is only turned and mirrored.
     """
 
     intensity: Floats
     phase_rad: NDArray[np.float16]
     conditions: Floats
     level: Floats
+    recorded: NDArray[np.bool_]
 
     def __len__(self) -> int:
         """Count the pairs."""
         return len(self.intensity)
-
-
-def _draw_setup(rng: np.random.Generator, optics: OpticsPart) -> tuple[OpticalSetup, float, float]:
-    setup = OpticalSetup(
-        wavelength_um=rng.uniform(*optics.wavelength_um),
-        objective_na=optics.objective_na,
-        coherence=rng.uniform(*optics.coherence),
-        hr_pixel_um=rng.uniform(*optics.hr_pixel_um),
-        binning=SCALE,
-    )
-    thin, thick = optics.kappa_per_rad
-    kappa = thin + (thick - thin) * rng.uniform() ** 2
-    low, high = optics.defocus_um
-    # More weight on small defocus, where the signal is weakest.
-    return setup, low + (high - low) * rng.uniform() ** 1.4, kappa
-
-
-def _crops(field: Floats, count: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.float32]]:
-    for _ in range(count):
-        row = rng.integers(0, field.shape[0] - size + 1)
-        column = rng.integers(0, field.shape[1] - size + 1)
-        yield field[row : row + size, column : column + size]
 
 
 def make_pairs(recipe: Recipe, cache: Path, progress: Callable[[int, int], None] | None = None) -> Pairs:
@@ -103,44 +79,19 @@ def make_pairs(recipe: Recipe, cache: Path, progress: Callable[[int, int], None]
     if path.exists():
         with np.load(path, allow_pickle=False) as archive:
             return Pairs(**{field.name: archive[field.name] for field in fields(Pairs)})
-    data = recipe.data
-    size = data.patch_lr_px * SCALE + 2 * _MARGIN_HR_PX
-    real = [measured_field(file) for file in recipe.real_files()]
-    total = data.simulated_fields * data.pairs_for_each_field + (data.real_pairs if real else 0)
-    lr, hr = data.patch_lr_px, data.patch_lr_px * SCALE
-    hr_pixel_um = sum(recipe.optics.hr_pixel_um) / 2
+    found = sources(recipe, cache)
+    total = sum(count for count, _ in found)
+    lr, hr = recipe.data.patch_lr_px, recipe.data.patch_lr_px * SCALE
     pairs = Pairs(
         np.empty((total, lr, lr), np.float32),
         np.empty((total, hr, hr), np.float16),
         np.empty((total, 3), np.float32),
         np.empty(total, np.float32),
+        np.zeros(total, np.bool_),
     )
-
-    def patches() -> Iterator[tuple[Floats, Floats, np.random.Generator]]:
-        """Give each patch with the field that it was cut from."""
-        for index in range(data.simulated_fields):
-            rng = np.random.default_rng([data.seed, 1, index])
-            field = simulated_field(_SIMULATED_SEED * data.seed + index, pixel_um=hr_pixel_um, coverage=data.coverage)
-            for crop in _crops(field, data.pairs_for_each_field, size, rng):
-                sd_rad = np.float32(data.background_rad * rng.uniform()) if rng.uniform() < 0.5 else np.float32(0)
-                yield crop + sd_rad * background_texture(crop.shape, hr_pixel_um, rng), field, rng
-        rng = np.random.default_rng([data.seed, 2])
-        for index in range(total - data.simulated_fields * data.pairs_for_each_field):
-            field = real[index % len(real)]
-            crop = next(_crops(field, 1, size, rng))
-            # Thinner and thicker cells of the same shapes.
-            thickness = np.float32(rng.uniform(0.7, 1.3))
-            yield crop * thickness, field * thickness, rng
-
-    inner = slice(_MARGIN_HR_PX, _MARGIN_HR_PX + hr)
-    for index, (patch, field, rng) in enumerate(patches()):
-        setup, defocus_um, kappa = _draw_setup(rng, recipe.optics)
-        image = intensity(patch, setup, defocus_um, kappa, rotation_rad=rng.uniform(0, 2 * np.pi))
-        pairs.intensity[index] = bin_pixels(image[inner, inner], SCALE)
-        pairs.phase_rad[index] = patch[inner, inner]
-        told = Conditions(defocus_um, setup.wavelength_um, setup.lr_pixel_um, setup.coherence)
-        pairs.conditions[index] = told.vector()
-        pairs.level[index] = np.exp(-2 * kappa * field).mean()
+    for index, pair in enumerate(chain.from_iterable(source for _, source in found)):
+        for field, value in zip(fields(Pairs), pair, strict=True):
+            getattr(pairs, field.name)[index] = value
         if progress:
             progress(index + 1, total)
     cache.mkdir(parents=True, exist_ok=True)
@@ -177,6 +128,10 @@ def draw_batch(pairs: Pairs, optics: OpticsPart, count: int, rng: np.random.Gene
         frame, phase = np.rot90(pairs.intensity[index], turns), np.rot90(pairs.phase_rad[index], turns)
         if mirror:
             frame, phase = frame[:, ::-1], phase[:, ::-1]
+        targets[slot, 0] = phase
+        if pairs.recorded[index]:
+            inputs[slot, 0] = network_input(frame)
+            continue
         c = rng.uniform(-0.5, 0.5, 5).astype(np.float32) * optics.shading
         shade = c[0] * axis[:, None] + c[1] * axis[None] + c[2] * axis[:, None] ** 2 + c[3] * axis[None] ** 2
         frame = frame * (1 + shade + 0.25 * c[4])
@@ -188,7 +143,6 @@ def draw_batch(pairs: Pairs, optics: OpticsPart, count: int, rng: np.random.Gene
         frame = frame + np.float32(noise_sd) * rng.standard_normal(frame.shape, dtype=np.float32)
         counts = np.rint(frame * (_LEVEL * _FULL_RANGE_COUNTS))
         inputs[slot, 0] = network_input(counts / np.float32(_LEVEL * _FULL_RANGE_COUNTS))
-        targets[slot, 0] = phase
     conditions = pairs.conditions[chosen]
     conditions[rng.uniform(size=count) < optics.coherence_unknown, 1:] = 0
     return inputs, conditions, targets

@@ -19,10 +19,19 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class PaperPart(_Part):
+    """Training pairs from the paper's datasets (``paper_sets``): one set for each defocus and each S."""
+
+    defocus_um: tuple[float, ...]
+    coherence: tuple[float, ...] = (0.0,)
+    pairs_of_each: int = Field(1300, ge=1, description="1300 is the whole training split of a set")
+
+
 class DataPart(_Part):
     """Which fields are drawn, and how many pairs are made of them."""
 
     seed: int = 1
+    paper: PaperPart | None = None
     simulated_fields: int = Field(120, ge=0, description="simulated cultures of 1152 x 1152 HR pixels")
     pairs_for_each_field: int = Field(24, ge=1)
     coverage: tuple[float, float] = Field(COVERAGE, description="area of all simulated cells over that of the field")
@@ -30,6 +39,10 @@ class DataPart(_Part):
         None, description="folder of qpi_cells .npz; relative to the recipe, $VARIABLES expand"
     )
     real_held_back: tuple[str, ...] = ()
+    measured_folder: Path | None = Field(
+        None, description="folder of measured objects (measured.py); relative to the recipe, $VARIABLES expand"
+    )
+    measured_pairs: int = Field(1000, ge=0)
     real_pairs: int = Field(2000, ge=0)
     patch_lr_px: int = Field(96, ge=32, multiple_of=8)
     background_rad: float = Field(0.0, ge=0, description="largest sd of a texture under half of the simulated pairs")
@@ -78,9 +91,9 @@ class Recipe(_Part):
     @property
     def data_digest(self) -> str:
         """SHA-256 of what the training pairs depend on, the measured files included."""
-        digest = hashlib.sha256(self.data.model_dump_json(exclude={"real_folder"}).encode())
+        digest = hashlib.sha256(self.data.model_dump_json(exclude={"real_folder", "measured_folder"}).encode())
         digest.update(self.optics.model_dump_json().encode())
-        for path in self.real_files():
+        for path in (*self.real_files(), *self.measured_files()):
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
@@ -90,6 +103,10 @@ class Recipe(_Part):
             return []
         paths = sorted(self.data.real_folder.glob("*.npz"))
         return [path for path in paths if (path.stem in self.data.real_held_back) == held_back]
+
+    def measured_files(self) -> list[Path]:
+        """List the measured objects."""
+        return sorted(self.data.measured_folder.glob("*.npz")) if self.data.measured_folder else []
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -113,12 +130,19 @@ def load_recipe(path: Path) -> Recipe:
         msg = f"recipe {path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
         raise ConfigurationError(msg) from error
     if recipe.training.initial_model is not None:
-        initial = (path.parent / os.path.expandvars(recipe.training.initial_model)).resolve()
+        initial = _resolve(path, recipe.training.initial_model)
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"initial_model": initial})})
-    if recipe.data.real_folder is None:
-        return recipe
-    folder = (path.parent / os.path.expandvars(recipe.data.real_folder)).resolve()
-    if not any(folder.glob("*.npz")):
-        msg = f"recipe {path}: data.real_folder {folder} holds no .npz files; see docs/data.md"
-        raise ConfigurationError(msg)
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"real_folder": folder})})
+    folders: dict[str, Path] = {}
+    for name in ("real_folder", "measured_folder"):
+        given: Path | None = getattr(recipe.data, name)
+        if given is None:
+            continue
+        folders[name] = _resolve(path, given)
+        if not any(folders[name].glob("*.npz")):
+            msg = f"recipe {path}: data.{name} {folders[name]} holds no .npz files; see docs/data.md"
+            raise ConfigurationError(msg)
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=folders)})
+
+
+def _resolve(recipe: Path, given: Path) -> Path:
+    return (recipe.parent / os.path.expandvars(given)).resolve()
