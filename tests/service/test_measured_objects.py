@@ -91,4 +91,4 @@ def test_pairs_stay_within_the_valid_part_and_obey_the_forward_model(measured: M
         frame = bin_pixels(intensity(phase, SETUP, defocus_um, KAPPA), 4)
         inner = np.s_[6:-6, 6:-6]
         if phase.std() > 0.3:
-            assert np.corrcoef(frame[inner].ravel(), pair.intensity[inner].ravel())[0, 1] > 0.9
+            assert np.corrcoef(frame[inner].ravel(), pair.intensity[inner].ravel())[0, 1] > 0.8
