@@ -212,12 +212,39 @@ def intensity(
     Array
         (..., Y, X) float32 intensity, 1 for an empty field.
     """
-    xp = array_namespace(phase_rad)
-    spectrum = _fft2(object_field(phase_rad, kappa_per_rad))
+    return field_intensity(
+        object_field(phase_rad, kappa_per_rad), setup, defocus_um, points=points, rotation_rad=rotation_rad
+    )
+
+
+def field_intensity(
+    field: Array,
+    setup: OpticalSetup,
+    defocus_um: float,
+    *,
+    points: int = DEFAULT_SOURCE_POINTS,
+    rotation_rad: float = 0.0,
+) -> Array:
+    """Partially coherent image of a thin object of any amplitude; ``intensity`` is the same for a phase.
+
+    Parameters
+    ----------
+    field : Array
+        (..., Y, X) complex64, exit field of the object lit by a plane wave of amplitude 1; periodic.
+    setup, defocus_um, points, rotation_rad
+        As for ``intensity``.
+
+    Returns
+    -------
+    Array
+        (..., Y, X) float32 intensity.
+    """
+    xp = array_namespace(field)
+    spectrum = _fft2(field)
     tilts = source_points(setup, points, rotation_rad)
-    total = xp.zeros_like(phase_rad)
+    total = xp.zeros_like(xp.real(field))
     for tilt in tilts:
-        kernel = transfer_function(phase_rad, setup, defocus_um, (float(tilt[0]), float(tilt[1])))
+        kernel = transfer_function(field, setup, defocus_um, (float(tilt[0]), float(tilt[1])))
         wave = _fft2(spectrum * kernel, inverse=True)
         total = total + xp.real(wave) ** 2 + xp.imag(wave) ** 2
     return total / len(tilts)
