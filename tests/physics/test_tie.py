@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from livephase.phase.lens_fit import fit_lens
 from livephase.phase.poisson import MirroredGrid, PeriodicGrid
 from livephase.phase.tie import REGULARISATION_PERIOD_UM, Solver, describe, solve_derivative, solve_tie
 from livephase_devices.optics import OpticalSetup, intensity
@@ -117,10 +118,10 @@ def test_a_lens_has_its_focal_length(focal_length_um: float) -> None:
     kernel = np.exp(-1j * (k_y[:, None] ** 2 + k_x[None] ** 2) * dz_um * wavelength_um / (4 * np.pi))
     defocused = np.abs(np.fft.ifft2(np.fft.fft2(field) * kernel)) ** 2
     solved = solve_tie(stop, defocused, dz_um, pixel_um, wavelength_um, regularisation_period_um=2000)
-    inside = r_squared < 20**2
-    curvature = np.polyfit(r_squared[inside], solved[inside], 1)[0]
+    fit = fit_lens(solved, (155, 168), 18.0, pixel_um=pixel_um, wavelength_um=wavelength_um)
     # The phase is that of the middle plane, half of dz nearer to the focus.
-    assert -np.pi / (wavelength_um * curvature) == pytest.approx(focal_length_um - dz_um / 2, rel=0.01)
+    assert fit.focal_length_um == pytest.approx(focal_length_um - dz_um / 2, rel=0.01)
+    assert fit.centre_px == pytest.approx((160, 160), abs=0.2)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
