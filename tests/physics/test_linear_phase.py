@@ -20,6 +20,11 @@ OPTICS: dict[str, Any] = {
 }
 
 
+def changed(**changes: float) -> dict[str, Any]:
+    """Optics with some values changed."""
+    return {**OPTICS, **changes}
+
+
 def cells(shape: tuple[int, int], height_rad: float) -> np.ndarray:
     """Make three smooth bumps of 8 to 12 um at places that no symmetry confuses; HR pixel 0.65 um."""
     y, x = np.mgrid[: shape[0], : shape[1]] * 0.65
@@ -30,7 +35,7 @@ def cells(shape: tuple[int, int], height_rad: float) -> np.ndarray:
 
 
 def frame(phase: np.ndarray, kappa_per_rad: float = 0.0, noise_sd: float = 0.0, **changes: float) -> np.ndarray:
-    setting = {**OPTICS, **changes}
+    setting = changed(**changes)
     setup = OpticalSetup(setting["wavelength_um"], setting["objective_na"], setting["coherence"], 0.65, 4)
     light = bin_pixels(intensity(phase, setup, setting["defocus_um"], kappa_per_rad, points=64), 4)
     return light + np.random.default_rng(0).normal(0, noise_sd, light.shape)
@@ -74,7 +79,7 @@ def test_coherent_transfer_is_the_sine() -> None:
 @pytest.mark.parametrize("defocus_um", [6.0, -6.0, 12.0])
 def test_weak_phase_is_recovered_on_the_fine_grid(defocus_um: float) -> None:
     phase = cells((256, 320), 0.05)
-    solved = linear_phase(frame(phase, defocus_um=defocus_um), **{**OPTICS, "defocus_um": defocus_um, "noise_sd": 1e-5})
+    solved = linear_phase(frame(phase, defocus_um=defocus_um), **changed(defocus_um=defocus_um, noise_sd=1e-5))
     assert solved.shape == phase.shape
     assert solved.dtype == np.float32
     error = solved - solved.mean() - (phase - phase.mean())
@@ -87,7 +92,7 @@ def test_weak_phase_is_recovered_on_the_fine_grid(defocus_um: float) -> None:
 def test_amplitude_that_follows_the_phase_brings_back_its_mean() -> None:
     """At negative defocus both darken a bump; at positive defocus they cancel at one period, which is lost."""
     phase = cells((256, 320), 0.3)
-    setting = {**OPTICS, "noise_sd": 0.003, "defocus_um": -6.0}
+    setting = changed(noise_sd=0.003, defocus_um=-6.0)
     recorded = frame(phase, 0.05, noise_sd=0.003, defocus_um=-6.0)
     aware = linear_phase(recorded, **setting, kappa_per_rad=0.05)
     blind = linear_phase(recorded, **setting)
@@ -106,7 +111,7 @@ def test_the_filter_knows_the_noise() -> None:
     phase = np.fft.ifft2(drawn).real
     phase = (phase * (PRIOR_SD_RAD / phase.std())).astype(np.float32)
     recorded = frame(phase, noise_sd=0.01)
-    solved = [linear_phase(recorded, **{**OPTICS, "noise_sd": sd}) for sd in (0.001, 0.01, 0.1)]
+    solved = [linear_phase(recorded, **changed(noise_sd=sd)) for sd in (0.001, 0.01, 0.1)]
     errors = [float(np.std(image - phase)) for image in solved]
     assert errors[1] < errors[0]
     assert errors[1] < errors[2]
@@ -135,4 +140,4 @@ def test_any_shape(shape: tuple[int, int]) -> None:
 )
 def test_says_what_is_wrong(image: np.ndarray, changes: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        linear_phase(image, **{**OPTICS, **changes})
+        linear_phase(image, **changed(**changes))

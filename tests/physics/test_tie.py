@@ -84,11 +84,11 @@ ZERNIKE = {
 @pytest.mark.parametrize("name", ZERNIKE)
 def test_zernike_phase_on_a_round_aperture_with_uneven_light(name: str) -> None:
     """The aperture's edge moves with the local slope of the phase; its light is the border value of the solution."""
-    pixel_um, radius_um = 0.25, 20.0
-    y, x = (np.mgrid[:257, :300] + 0.5) * pixel_um
+    pixel_um, radius_um = 0.4, 20.0
+    y, x = (np.mgrid[:161, :188] + 0.5) * pixel_um
     y, x = y - 32, x - 38
     r, angle = np.hypot(y, x) / radius_um, np.arctan2(y, x)
-    aperture = 1 / (1 + np.exp((r - 1) * radius_um / 0.5))
+    aperture = 1 / (1 + np.exp((r - 1) * radius_um / 0.8))
     light = aperture * (1 + 0.4 * x / radius_um + 0.3 * (y / radius_um) ** 2)
     phase = 0.5 * ZERNIKE[name](np.minimum(r, 1.4), angle)
     # The transport of intensity itself, so that only the solver is tested.
@@ -101,7 +101,7 @@ def test_zernike_phase_on_a_round_aperture_with_uneven_light(name: str) -> None:
     for solver in SOLVERS:
         solved = solve_derivative(change, light, pixel_um, 0.55, solver=solver, regularisation_period_um=500)[inside]
         errors[solver] = float(np.std(solved - true) / np.std(true))
-    assert errors["universal"] < 0.03
+    assert errors["universal"] < 0.04
     assert errors["universal"] < errors["dct-iterative"]
     assert errors["universal"] < errors["fft"]
 
@@ -159,8 +159,8 @@ def test_noise_of_the_phase_follows_the_poisson_equation(solver: Solver) -> None
 @pytest.mark.parametrize("shape", [(101, 127), (64, 33), (2, 50), (7, 3)])
 def test_any_shape_gives_finite_phase_of_mean_zero(shape: tuple[int, int], solver: Solver) -> None:
     rng = np.random.default_rng(1)
-    planes = [(200 + 5 * rng.standard_normal(shape)).astype(np.uint8) for _ in range(2)]
-    solved = solve_tie(*planes, 2.0, 0.5, 0.55, solver=solver)
+    first, second = (200 + 5 * rng.standard_normal((2, *shape))).astype(np.uint8)
+    solved = solve_tie(first, second, 2.0, 0.5, 0.55, solver=solver)
     assert solved.shape == shape
     assert solved.dtype == np.float32
     assert np.isfinite(solved).all()

@@ -67,7 +67,9 @@ def hela() -> tuple[NDArray[np.float64], dict[Solver, NDArray[np.float32]], NDAr
     """In-focus plane, phase by each solver, and the pixels 15 um inside the field stop."""
     in_focus, defocused = planes("tie_hela", "I0", "Iz")
     solvers: tuple[Solver, ...] = ("universal", "dct-iterative", "fft")
-    phases = {solver: solve_tie(in_focus, defocused, 2.5, 0.2325, WAVELENGTH_UM, solver=solver) for solver in solvers}
+    phases: dict[Solver, NDArray[np.float32]] = {
+        solver: solve_tie(in_focus, defocused, 2.5, 0.2325, WAVELENGTH_UM, solver=solver) for solver in solvers
+    }
     stop = find_field_stop(defocused)
     assert stop is not None
     return in_focus, phases, erode(stop, 64)
