@@ -212,12 +212,12 @@ def intensity(
     Array
         (..., Y, X) float32 intensity, 1 for an empty field.
     """
-    return image_of_field(
+    return field_intensity(
         object_field(phase_rad, kappa_per_rad), setup, defocus_um, points=points, rotation_rad=rotation_rad
     )
 
 
-def image_of_field(
+def field_intensity(
     field: Array,
     setup: OpticalSetup,
     defocus_um: float,
@@ -226,12 +226,12 @@ def image_of_field(
     rotation_rad: float = 0.0,
     pupil: bool = True,
 ) -> Array:
-    """Partially coherent image of any exit field at a defocus; see ``intensity``.
+    """Partially coherent image of a thin object of any amplitude; ``intensity`` is the same for a phase.
 
     Parameters
     ----------
     field : Array
-        (..., Y, X) complex64 on the HR grid, taken as periodic.
+        (..., Y, X) complex64, exit field of the object lit by a plane wave of amplitude 1; periodic.
     setup, defocus_um, points, rotation_rad
         As for ``intensity``.
     pupil : bool

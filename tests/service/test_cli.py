@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 import pytest
+import tifffile
 
 from livephase.storage.catalogue import read_run
 
@@ -227,6 +228,41 @@ def test_simulate_and_tie_are_inverse(cli: Callable[..., subprocess.CompletedPro
     assert done.returncode == 0, done.stderr
     back = np.load(tmp_path / "back.npy")
     assert np.corrcoef(back.ravel(), phase.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("solver", ["universal", "dct-iterative", "fft"])
+def test_tie_records_its_solver_in_the_tiff(
+    cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, solver: str
+) -> None:
+    planes = np.random.default_rng(0).uniform(90, 110, (2, 40, 48)).astype(np.float32)
+    np.save(tmp_path / "i0.npy", planes[0])
+    np.save(tmp_path / "iz.npy", planes[1])
+    optics = ("--dz-um", "2", "--pixel-um", "0.65", "--wavelength-um", "0.55")
+    done = cli("tie", "i0.npy", "iz.npy", "phase.tif", *optics, "--solver", solver)
+    assert done.returncode == 0, done.stderr
+    with tifffile.TiffFile(tmp_path / "phase.tif") as tiff:
+        record = tiff.shaped_metadata
+        assert record is not None
+        assert record[0]["solver"] == solver
+        assert record[0]["regularisation_period_um"] == 200
+        assert record[0]["dz_um"] == 2
+        assert tiff.asarray().dtype == np.float32
+
+
+def test_tie_refuses_what_it_cannot_solve_in_one_line(
+    cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "i0.npy", np.ones((8, 8), np.float32))
+    np.save(tmp_path / "nan.npy", np.full((8, 8), np.nan, np.float32))
+    for change in (
+        ("nan.npy", "--dz-um", "2"),
+        ("i0.npy", "--dz-um", "0"),
+        ("i0.npy", "--dz-um", "2", "--solver", "x"),
+    ):
+        done = cli("tie", "i0.npy", change[0], "o.tif", *change[1:], "--pixel-um", "0.65", "--wavelength-um", "0.55")
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert not (tmp_path / "o.tif").exists()
 
 
 def test_noise_of_simulate_follows_the_seed(

@@ -1,7 +1,9 @@
 """Axial derivative of an intensity stack: a polynomial in z fitted to every pixel, planes at any spacing.
 
-The polynomial removes what is not linear in z (higher-order TIE, Waller et al. 2010); its order is the lowest that
-explains the planes to within their noise, because each order more amplifies noise in the derivative.
+The polynomial removes what is not linear in z (higher-order TIE, Waller et al. 2010). Each order more also amplifies
+noise, so its order is the one of the least expected square error of the derivative: the noise follows from the weights
+of the planes; the bias is what the derivative differs from that of the highest order, beyond the noise of this
+difference.
 """
 
 from __future__ import annotations
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-_EXPLAINED = 1.1
-"""Misfit per degree of freedom, in noise variances, up to which a fit is taken as explained by noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +87,23 @@ def fit_axial_derivative(
         raise ValueError(msg)
     # Depths are scaled to about 1, so that high powers do not spoil the fit's condition.
     scale_um = float(np.abs(z - at_um).max())
-    flat = stack.reshape(len(z), -1)
-    order, estimator = 0, np.empty(0)
+    estimators: list[NDArray[np.float64]] = []
     for order in range(1, len(z)):
         design = np.vander((z - at_um) / scale_um, order + 1, increasing=True)
-        estimator = np.linalg.pinv(design / noise[:, None]) / noise
-        residual = (flat - design @ (estimator @ flat)) / noise[:, None]
-        freedom = len(z) - order - 1
-        if freedom == 0 or float(np.mean(np.sum(residual**2, axis=0))) <= _EXPLAINED * freedom:
-            break
-    weights = estimator[1] / scale_um
+        estimators.append(np.linalg.pinv(design / noise[:, None])[:2] / noise)
+    flat = stack.reshape(len(z), -1)
+    highest = estimators[-1][1]
+    risks: list[float] = []
+    for estimator in estimators:
+        difference = estimator[1] - highest
+        bias = float(np.mean((difference @ flat) ** 2)) - float(np.sum((difference * noise) ** 2))
+        risks.append(max(bias, 0.0) + float(np.sum((estimator[1] * noise) ** 2)))
+    best = int(np.argmin(risks))
+    level, weights = estimators[best][0], estimators[best][1] / scale_um
     return AxialFit(
         derivative_per_um=(weights @ flat).reshape(stack.shape[1:]),
-        intensity=(estimator[0] @ flat).reshape(stack.shape[1:]),
-        order=order,
+        intensity=(level @ flat).reshape(stack.shape[1:]),
+        order=best + 1,
         derivative_sd_per_um=float(np.sqrt(np.sum((weights * noise) ** 2))),
         weights_per_um=weights,
     )

@@ -121,7 +121,7 @@ class MirroredGrid:
         sines_x = np.roll(-self._k_x * spectrum, -1, axis=1)
         along_y = scipy.fft.idct(scipy.fft.idst(sines_y, axis=0, norm="ortho"), axis=1, norm="ortho")
         along_x = scipy.fft.idct(scipy.fft.idst(sines_x, axis=1, norm="ortho"), axis=0, norm="ortho")
-        return along_y, along_x
+        return np.asarray(along_y, np.float64), np.asarray(along_x, np.float64)
 
     def divergence(self, flow_y: Floats, flow_x: Floats) -> Spectrum:
         """See ``SpectralGrid``."""

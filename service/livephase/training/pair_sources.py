@@ -16,7 +16,7 @@ from livephase.training.measured import MeasuredObject, read_measured
 from livephase.training.paper_fields import SimulatedCulture
 from livephase.training.paper_sets import adaptive_training, paper_set
 from livephase.training.paper_specs import SetSpec
-from livephase_devices.optics import OpticalSetup, bin_pixels, image_of_field, intensity
+from livephase_devices.optics import OpticalSetup, bin_pixels, field_intensity, intensity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +106,7 @@ def measured_pairs(objects: list[MeasuredObject], data: DataPart, optics: Optics
         field = measured.amplitude[outer] ** thickness * np.exp(1j * thickness * measured.phase_rad[outer])
         turn = rng.uniform(0, 2 * np.pi)
         # Without a pupil: the object was measured behind one.
-        image = image_of_field(field.astype(np.complex64), setup, defocus_um, rotation_rad=turn, pupil=False)
+        image = field_intensity(field.astype(np.complex64), setup, defocus_um, rotation_rad=turn, pupil=False)
         frame = bin_pixels(image[margin : margin + hr, margin : margin + hr], SCALE)
         yield Pair(frame, phase * thickness, _told(setup, defocus_um), 1.0, recorded=False)
 
