@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, gaussian_filter
 
 from livephase_devices.twin.specimen import Specimen
 
@@ -17,6 +18,8 @@ COVERAGE = (0.02, 1.2)
 _LOWEST_CREDIBLE_RAD = -0.3
 """Measured phase below this is an unwrapping residue, not a cell (data note of ``qpi_cells``)."""
 
+_EDGE_UM = 5.0
+_BACKGROUND_UM = 15.0
 _TYPICAL_MASS_PG = 240.0
 
 Field = NDArray[np.float32]
@@ -63,22 +66,32 @@ def simulated_field(
 
 
 def measured_field(path: Path) -> Field:
-    """Read one measured phase image of ``qpi_cells``.
+    """Read one measured phase image of ``qpi_cells`` and take the slow background of its hologram out.
 
     Parameters
     ----------
     path : Path
-        ``.npz`` with ``phase_rad`` (Y, X) float32.
+        ``.npz`` with ``phase_rad`` (Y, X) float32 and ``labels`` (Y, X), above 0 in cells.
 
     Returns
     -------
     NDArray[float32]
-        (Y, X) radians; unwrapping residues replaced by the background's 0, the background's offset removed.
+        (Y, X) radians; unwrapping residues replaced by the background's 0. Structure wider than about 15 um between
+        the cells is removed, and what it interpolates to below them: it is the instrument's, and defocus of some
+        micrometres does not show it.
     """
     with np.load(path, allow_pickle=False) as archive:
         phase = archive["phase_rad"].astype(np.float32)
+        cells = archive["labels"] > 0
+        pixel_um = float(archive["pixel_um"])
     phase -= np.median(phase)
-    return np.where(phase < _LOWEST_CREDIBLE_RAD, np.float32(0), phase)
+    phase = np.where(phase < _LOWEST_CREDIBLE_RAD, np.float32(0), phase)
+    # Thin edges of cells reach beyond their labels.
+    empty = ~binary_dilation(cells, iterations=round(_EDGE_UM / pixel_um))
+    sigma_px = _BACKGROUND_UM / pixel_um
+    weight = gaussian_filter(empty.astype(np.float64), sigma_px)
+    background = gaussian_filter(np.where(empty, phase, 0.0), sigma_px) / np.maximum(weight, 1e-3)
+    return (phase - background).astype(np.float32)
 
 
 def background_texture(shape: tuple[int, int], pixel_um: float, rng: np.random.Generator) -> Field:
