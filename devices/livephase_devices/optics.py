@@ -97,7 +97,8 @@ def source_points(setup: OpticalSetup, count: int, rotation_rad: float = 0.0) ->
     return np.concatenate([points, -points])
 
 
-def _frequencies(field: Array, pixel_um: float) -> tuple[Array, Array]:
+def frequencies(field: Array, pixel_um: float) -> tuple[Array, Array]:
+    """Spatial frequencies u_y (Y, 1) and u_x (1, X) in cycles per um, float32, of an image's transform."""
     xp = array_namespace(field)
     rows, columns = field.shape[-2:]
     grid = {"dtype": xp.float32, "device": device(field)}
@@ -144,7 +145,7 @@ def transfer_function(
         single precision exact over long distances.
     """
     xp = array_namespace(field)
-    u_y, u_x = _frequencies(field, setup.hr_pixel_um)
+    u_y, u_x = frequencies(field, setup.hr_pixel_um)
     wavelength = setup.wavelength_um
     radius_squared = (u_y + tilt[0]) ** 2 + (u_x + tilt[1]) ** 2
     tilt_squared = tilt[0] ** 2 + tilt[1] ** 2

@@ -18,10 +18,11 @@ from livephase.errors import ConfigurationError, ModelError
 from livephase.phase.modelfile import read_card
 from livephase.phase.weights import load_network
 from livephase.training import validation
+from livephase.training.batches import GeneratedBatches, StoredBatches
 from livephase.training.command import train
 from livephase.training.loop import PhaseLoss, learning_rate, start_network
 from livephase.training.metrics import nrmse_by_period, psnr_db, rmse_rad, ssim
-from livephase.training.pairs import draw_batch, make_pairs
+from livephase.training.pairs import make_pairs
 from livephase.training.recipe import load_recipe
 from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
 
@@ -51,6 +52,9 @@ lr_pixel_um = [2.5, 2.7]
 coherence = [0.0, 0.6]
 noise_sd = [0.002, 0.03]
 """
+
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -139,19 +143,52 @@ kappa_per_rad = [0.02, 0.02]
 def test_batches_depend_on_the_step_alone_and_keep_input_and_target_aligned(tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path))
     pairs = make_pairs(recipe, tmp_path)
-    one, _, phase = draw_batch(pairs, recipe.optics, 3, np.random.default_rng([1, 7]))
-    two, _, _ = draw_batch(pairs, recipe.optics, 3, np.random.default_rng([1, 7]))
-    np.testing.assert_array_equal(one, two)
+    batches = StoredBatches(pairs, recipe.optics, CPU)
+    one, _, phase = batches.draw(3, np.random.default_rng([1, 7]))
+    two, _, _ = batches.draw(3, np.random.default_rng([1, 7]))
+    torch.testing.assert_close(one, two, atol=0, rtol=0)
     assert one.shape == (3, 1, 32, 32)
     assert phase.shape == (3, 1, 128, 128)
     # Symmetries must turn both sides alike: the focal-plane contrast then stays anti-correlated with phase.
     quiet = recipe.optics.model_copy(update={"noise_sd": (1e-6, 2e-6), "shading": 0.0})
     flat = pairs.phase_rad.astype(np.float32).reshape(4, 32, 4, 32, 4).mean(axis=(2, 4))
     marked = replace(pairs, intensity=1 - 0.1 * flat, level=np.ones_like(pairs.level))
-    inputs, _, targets = draw_batch(marked, quiet, 8, np.random.default_rng(0))
+    inputs, _, targets = (part.numpy() for part in StoredBatches(marked, quiet, CPU).draw(8, np.random.default_rng(0)))
     binned = targets.reshape(8, 32, 4, 32, 4).mean(axis=(2, 4))
     for frame, truth in zip(inputs[:, 0], binned, strict=True):
         assert np.corrcoef(frame.ravel(), truth.ravel())[0, 1] < -0.98
+
+
+def test_generated_batches_are_the_forward_model_and_depend_on_the_step_alone(tmp_path: Path) -> None:
+    text = RECIPE.replace("[data]", "[data]\ngenerated = true").replace(
+        "[optics]", "[optics]\nnoise_sd = [1e-6, 2e-6]\nshading = 0.0\nkappa_per_rad = [0.0, 0.0]"
+    )
+    recipe = load_recipe(write_recipe(tmp_path, text=text))
+    batches = GeneratedBatches(recipe, CPU)
+    inputs, conditions, truth = batches.draw(6, np.random.default_rng([1, 3]))
+    again, _, _ = batches.draw(6, np.random.default_rng([1, 3]))
+    torch.testing.assert_close(inputs, again, atol=0, rtol=0)
+    assert inputs.shape == (6, 1, 32, 32)
+    assert truth.shape == (6, 1, 128, 128)
+    assert inputs.dtype == truth.dtype == conditions.dtype == torch.float32
+    judged = 0
+    for frame, told, phase in zip(inputs[:, 0], conditions, truth[:, 0], strict=True):
+        if float(phase.std()) < 0.3:
+            continue
+        defocus_um = float(told[0]) * 2.6**2 / 0.55
+        expected = bin_pixels(intensity(phase, OpticalSetup(), defocus_um), 4)
+        inner = slice(8, -8)
+        pair = torch.stack([expected[inner, inner].ravel(), frame[inner, inner].ravel()])
+        assert float(torch.corrcoef(pair)[0, 1]) > 0.9
+        judged += 1
+    assert judged
+
+
+def test_a_recipe_with_generated_batches_trains(tmp_path: Path, small_validation: None) -> None:
+    text = RECIPE.replace("[data]", "[data]\ngenerated = true")
+    card = train(write_recipe(tmp_path, steps=2, text=text), tmp_path / "run", device="cpu")
+    assert card.training["steps"] == 2
+    assert not list((tmp_path / "run").glob("pairs-*"))
 
 
 def test_ssim_is_that_of_scikit_image_and_of_the_loss() -> None:
@@ -194,6 +231,7 @@ def test_learning_rate_warms_up_holds_and_falls() -> None:
         ("not toml at all [", "not valid TOML"),
         (RECIPE.replace("width = 8", "width = 8\ndepth = 3"), "architecture.depth"),
         (RECIPE.replace("[data]", '[data]\nreal_folder = "nowhere"'), "holds no .npz files"),
+        (RECIPE.replace("[data]", '[data]\ngenerated = true\nmeasured_folder = "."'), "measured_folder are stored"),
     ],
 )
 def test_a_wrong_recipe_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -218,8 +256,8 @@ def test_the_papers_sets_are_a_source_of_pairs_that_are_not_made_noisy_again(tmp
     assert pairs.recorded.all()
     assert len(pairs) == 8
     np.testing.assert_allclose(pairs.conditions, np.tile([0.55 * 6 / 2.6**2, 0, 1], (8, 1)), atol=1e-5)
-    inputs, _, _ = draw_batch(pairs, recipe.optics, 4, np.random.default_rng(0))
-    drawn = np.sort(inputs[0, 0].ravel())
+    inputs, _, _ = StoredBatches(pairs, recipe.optics, CPU).draw(4, np.random.default_rng(0))
+    drawn = np.sort(inputs[0, 0].numpy().ravel())
     assert any(np.allclose(drawn, np.sort(10 * (frame - 1).ravel()), atol=1e-4) for frame in pairs.intensity)
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from livephase.phase.modelfile import ModelCard, read_card
 from livephase.phase.weights import save_network
 from livephase.training import validation
+from livephase.training.batches import GeneratedBatches, StoredBatches
 from livephase.training.curves import draw_curves, draw_samples
 from livephase.training.loop import Trainer
 from livephase.training.pairs import make_pairs
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from livephase.training import loop
+    from livephase.training.batches import Batches
 
 
 _FOLDERS = {"data": {"real_folder", "measured_folder"}, "training": {"initial_model"}}
@@ -62,10 +64,16 @@ def train(recipe_path: Path, folder: Path, device: str | None = None) -> ModelCa
         TextColumn("{task.completed}/{task.total}"),
         TimeRemainingColumn(),
     ) as bar:
-        making = bar.add_task("making pairs", total=1)
-        pairs = make_pairs(recipe, folder, lambda n, total: bar.update(making, completed=n, total=total))
-        bar.update(making, completed=len(pairs), total=len(pairs))
-        trainer = Trainer(recipe, pairs, folder, device)
+        place = torch.device(device)
+        batches: Batches
+        if recipe.data.generated:
+            batches = GeneratedBatches(recipe, place)
+        else:
+            making = bar.add_task("making pairs", total=1)
+            pairs = make_pairs(recipe, folder, lambda n, total: bar.update(making, completed=n, total=total))
+            bar.update(making, completed=len(pairs), total=len(pairs))
+            batches = StoredBatches(pairs, recipe.optics, place)
+        trainer = Trainer(recipe, batches, folder, place)
         watch = validation.standard_frames(recipe, validation.watched_defoci_um(recipe.optics))
         training = bar.add_task("training", total=recipe.training.steps, completed=trainer.step)
 

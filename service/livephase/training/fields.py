@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
 
+from livephase_devices.optics import Array, frequencies
 from livephase_devices.twin.specimen import Specimen
 
 if TYPE_CHECKING:
@@ -94,27 +96,28 @@ def measured_field(path: Path) -> Field:
     return (phase - background).astype(np.float32)
 
 
-def background_texture(shape: tuple[int, int], pixel_um: float, rng: np.random.Generator) -> Field:
-    """Draw a texture like that between the cells of measured phase: medium, dish and debris are not flat.
+def background_texture(white: Array, pixel_um: float, rng: np.random.Generator) -> Array:
+    """Make a texture like that between the cells of measured phase: medium, dish and debris are not flat.
 
     Parameters
     ----------
-    shape : tuple of int
-        (Y, X) of the HR grid.
+    white : Array
+        (Y, X) float32 white noise, numpy or torch.
     pixel_um : float
         HR pixel.
     rng : numpy.random.Generator
-        Draws the texture and its correlation length, 1 to 8 um.
+        Draws the correlation length, 1 to 8 um.
 
     Returns
     -------
-    NDArray[float32]
-        (Y, X) of sd 1 and mean 0, periodic.
+    Array
+        (Y, X) float32 of sd 1 and mean 0, periodic.
     """
+    xp = array_namespace(white)
     length_um = float(np.exp(rng.uniform(np.log(1.0), np.log(8.0))))
-    frequency = np.hypot(np.fft.fftfreq(shape[0], pixel_um)[:, None], np.fft.rfftfreq(shape[1], pixel_um)[None, :])
+    u_y, u_x = frequencies(white, pixel_um)
     # Power falls as the fourth power of frequency beyond the correlation length: between a blur and a drift.
-    spectrum = np.fft.rfft2(rng.standard_normal(shape)) / (1 + (2 * np.pi * length_um * frequency) ** 2)
-    spectrum[0, 0] = 0
-    texture = np.fft.irfft2(spectrum, shape)
-    return (texture / texture.std()).astype(np.float32)
+    spectrum = xp.fft.fft2(white) / (1 + (2 * np.pi * length_um) ** 2 * (u_y**2 + u_x**2))
+    texture = xp.real(xp.fft.ifft2(spectrum))
+    texture = texture - xp.mean(texture)
+    return texture / xp.std(texture)

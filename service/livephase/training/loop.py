@@ -22,12 +22,12 @@ from torch.nn import functional
 from livephase.errors import ModelError
 from livephase.files import replace
 from livephase.phase.weights import build_network, load_network
-from livephase.training.pairs import Pairs, draw_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from livephase.training.batches import Batches
     from livephase.training.recipe import Recipe
 
 _WARM_UP_STEPS = 200
@@ -136,17 +136,17 @@ class Trainer:
     ----------
     recipe : Recipe
         What to do.
-    pairs : Pairs
-        From ``make_pairs``.
+    batches : Batches
+        What to train on.
     folder : Path
         Takes ``checkpoint.safetensors``, ``log.jsonl`` and the results.
-    device : str
-        ``"cpu"`` or ``"cuda"``.
+    device : torch.device
+        Where the network lies.
     """
 
-    def __init__(self, recipe: Recipe, pairs: Pairs, folder: Path, device: str = "cpu") -> None:
+    def __init__(self, recipe: Recipe, batches: Batches, folder: Path, device: torch.device) -> None:
         torch.manual_seed(recipe.training.seed)
-        self.recipe, self.pairs, self.folder, self.device = recipe, pairs, folder, torch.device(device)
+        self.recipe, self.batches, self.folder, self.device = recipe, batches, folder, device
         network = start_network(recipe).to(self.device)
         self.network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = deepcopy(self.network).eval().requires_grad_(requires_grad=False)
@@ -199,10 +199,7 @@ class Trainer:
     def _one_step(self) -> float:
         training = self.recipe.training
         rng = np.random.default_rng([training.seed, self.step])
-        inputs, conditions, truth = (
-            torch.from_numpy(part).to(self.device)
-            for part in draw_batch(self.pairs, self.recipe.optics, training.batch, rng)
-        )
+        inputs, conditions, truth = self.batches.draw(training.batch, rng)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, training.steps, training.learning_rate)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=training.bf16):

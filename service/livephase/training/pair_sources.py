@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livephase.phase.conditions import Conditions
-from livephase.training.fields import background_texture, measured_field, simulated_field
+from livephase.training.fields import background_texture, simulated_field
 from livephase.training.measured import MeasuredObject, read_measured
 from livephase.training.paper_fields import SimulatedCulture
 from livephase.training.paper_sets import adaptive_training, paper_set
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from livephase.training.recipe import DataPart, OpticsPart, PaperPart, Recipe
 
 SCALE = 4
-_MARGIN_HR_PX = 32
+MARGIN_HR_PX = 32
 """The patch is cut from a field this much larger: the propagation is periodic, a culture is not."""
 _SIMULATED_SEED = 1_000_000
 _RECORDED_SHARE = 0.25
@@ -50,24 +50,32 @@ def sources(recipe: Recipe, cache: Path) -> list[tuple[int, Iterator[Pair]]]:
         count = len(data.paper.defocus_um) * len(data.paper.coherence) * data.paper.pairs_of_each
         found.append((count, paper_pairs(data.paper, cache / "paper")))
     if data.simulated_fields:
-        found.append((data.simulated_fields * data.pairs_for_each_field, simulated_pairs(data, recipe.optics)))
-    if real := [measured_field(file) for file in recipe.real_files()]:
+        found.append((data.simulated_fields * data.pairs_for_each_field, simulated_pairs(recipe)))
+    if real := recipe.real_fields():
         found.append((data.real_pairs, real_pairs(real, data, recipe.optics)))
     if measured := [read_measured(file) for file in recipe.measured_files()]:
         found.append((data.measured_pairs, measured_pairs(measured, data, recipe.optics)))
     return found
 
 
-def simulated_pairs(data: DataPart, optics: OpticsPart) -> Iterator[Pair]:
+def field_of(recipe: Recipe, index: int) -> Floats:
+    """Render a recipe's simulated field (Y, X), radians."""
+    data, pixel_um = recipe.data, sum(recipe.optics.hr_pixel_um) / 2
+    return simulated_field(_SIMULATED_SEED * data.seed + index, pixel_um=pixel_um, coverage=data.coverage)
+
+
+def simulated_pairs(recipe: Recipe) -> Iterator[Pair]:
     """Yield pairs of the simulated culture, half of them on a textured background."""
+    data, optics = recipe.data, recipe.optics
     pixel_um = sum(optics.hr_pixel_um) / 2
     for index in range(data.simulated_fields):
         rng = np.random.default_rng([data.seed, 1, index])
-        field = simulated_field(_SIMULATED_SEED * data.seed + index, pixel_um=pixel_um, coverage=data.coverage)
+        field = field_of(recipe, index)
         for _ in range(data.pairs_for_each_field):
             patch = _crop(field, data, rng)
             sd_rad = np.float32(data.background_rad * rng.uniform()) if rng.uniform() < 0.5 else np.float32(0)
-            yield _expose(patch + sd_rad * background_texture(patch.shape, pixel_um, rng), field, optics, rng)
+            white = rng.standard_normal(patch.shape, dtype=np.float32)
+            yield _expose(patch + sd_rad * background_texture(white, pixel_um, rng), field, optics, rng)
 
 
 def real_pairs(fields: list[Floats], data: DataPart, optics: OpticsPart) -> Iterator[Pair]:
@@ -82,7 +90,7 @@ def real_pairs(fields: list[Floats], data: DataPart, optics: OpticsPart) -> Iter
 def measured_pairs(objects: list[MeasuredObject], data: DataPart, optics: OpticsPart) -> Iterator[Pair]:
     """Yield pairs of measured objects: refocused by the forward model, and as they were recorded."""
     rng = np.random.default_rng([data.seed, 3])
-    hr, lr, margin = data.patch_lr_px * SCALE, data.patch_lr_px, _MARGIN_HR_PX
+    hr, lr, margin = data.patch_lr_px * SCALE, data.patch_lr_px, MARGIN_HR_PX
     corners = [one.corners(hr + 2 * margin) for one in objects]
     usable = [index for index, found in enumerate(corners) if len(found)]
     for number in range(data.measured_pairs):
@@ -102,13 +110,13 @@ def measured_pairs(objects: list[MeasuredObject], data: DataPart, optics: Optics
             continue
         outer = np.s_[row : row + hr + 2 * margin, column : column + hr + 2 * margin]
         thickness = np.float32(rng.uniform(0.7, 1.3))
-        setup, defocus_um, _ = _draw_setup(rng, optics)
+        setup, defocus_um, _ = draw_setup(rng, optics)
         field = measured.amplitude[outer] ** thickness * np.exp(1j * thickness * measured.phase_rad[outer])
         turn = rng.uniform(0, 2 * np.pi)
         # Without a pupil: the object was measured behind one.
         image = field_intensity(field.astype(np.complex64), setup, defocus_um, rotation_rad=turn, pupil=False)
         frame = bin_pixels(image[margin : margin + hr, margin : margin + hr], SCALE)
-        yield Pair(frame, phase * thickness, _told(setup, defocus_um), 1.0, recorded=False)
+        yield Pair(frame, phase * thickness, told(setup, defocus_um), 1.0, recorded=False)
 
 
 def paper_pairs(paper: PaperPart, cache: Path) -> Iterator[Pair]:
@@ -121,10 +129,11 @@ def paper_pairs(paper: PaperPart, cache: Path) -> Iterator[Pair]:
     patches, set_index = adaptive_training(sets, paper.pairs_of_each)
     for frame, phase, index in zip(patches.intensity, patches.phase_rad, set_index, strict=True):
         spec = sets[index].spec
-        yield Pair(frame, phase, _told(spec.setup, spec.defocus_um), 1.0, recorded=True)
+        yield Pair(frame, phase, told(spec.setup, spec.defocus_um), 1.0, recorded=True)
 
 
-def _draw_setup(rng: np.random.Generator, optics: OpticsPart) -> tuple[OpticalSetup, float, float]:
+def draw_setup(rng: np.random.Generator, optics: OpticsPart) -> tuple[OpticalSetup, float, float]:
+    """Draw optics, defocus (um) and kappa (1/rad) from the ranges of a recipe."""
     setup = OpticalSetup(
         wavelength_um=rng.uniform(*optics.wavelength_um),
         objective_na=optics.objective_na,
@@ -140,7 +149,7 @@ def _draw_setup(rng: np.random.Generator, optics: OpticsPart) -> tuple[OpticalSe
 
 
 def _crop(field: Floats, data: DataPart, rng: np.random.Generator) -> Floats:
-    size = data.patch_lr_px * SCALE + 2 * _MARGIN_HR_PX
+    size = data.patch_lr_px * SCALE + 2 * MARGIN_HR_PX
     row = rng.integers(0, field.shape[0] - size + 1)
     column = rng.integers(0, field.shape[1] - size + 1)
     return field[row : row + size, column : column + size]
@@ -148,13 +157,14 @@ def _crop(field: Floats, data: DataPart, rng: np.random.Generator) -> Floats:
 
 def _expose(patch: Floats, field: Floats, optics: OpticsPart, rng: np.random.Generator) -> Pair:
     """Take the frame of a patch that was cut from a field."""
-    setup, defocus_um, kappa = _draw_setup(rng, optics)
+    setup, defocus_um, kappa = draw_setup(rng, optics)
     image = intensity(patch, setup, defocus_um, kappa, rotation_rad=rng.uniform(0, 2 * np.pi))
-    inner = slice(_MARGIN_HR_PX, -_MARGIN_HR_PX)
+    inner = slice(MARGIN_HR_PX, -MARGIN_HR_PX)
     level = float(np.exp(-2 * kappa * field).mean())
     frame = bin_pixels(image[inner, inner], SCALE)
-    return Pair(frame, patch[inner, inner], _told(setup, defocus_um), level, recorded=False)
+    return Pair(frame, patch[inner, inner], told(setup, defocus_um), level, recorded=False)
 
 
-def _told(setup: OpticalSetup, defocus_um: float) -> Floats:
+def told(setup: OpticalSetup, defocus_um: float) -> Floats:
+    """Return the conditions (3,) of a frame."""
     return Conditions(defocus_um, setup.wavelength_um, setup.lr_pixel_um, setup.coherence).vector()

@@ -1,7 +1,7 @@
-"""Pairs of a low-resolution intensity patch and its high-resolution phase, made by the forward model.
+"""Pairs of a low-resolution intensity patch and its high-resolution phase, made once and stored.
 
-The optics of each pair are drawn once and stored with it; noise, quantisation, shading and the eight symmetries of
-the square are drawn anew each time a pair is used, so a stored pair never looks the same twice.
+The optics of each pair are drawn once and stored with it; the camera's part is drawn anew whenever a pair is used
+(``batches``), so a stored pair never looks the same twice.
 """
 
 from __future__ import annotations
@@ -14,17 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livephase.files import replace
-from livephase.phase.modelfile import INPUT_GAIN
 from livephase.training.pair_sources import SCALE, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from livephase.training.recipe import OpticsPart, Recipe
-
-_FULL_RANGE_COUNTS = 255
-_LEVEL = 0.6
+    from livephase.training.recipe import Recipe
 
 Floats = NDArray[np.float32]
 
@@ -99,50 +95,3 @@ def make_pairs(recipe: Recipe, cache: Path, progress: Callable[[int, int], None]
     np.savez(partial, **{field.name: getattr(pairs, field.name) for field in fields(Pairs)})
     replace(partial, path)
     return pairs
-
-
-def network_input(frame: Floats) -> Floats:
-    """Turn relative intensity (level 1) into what the network sees."""
-    return (frame - 1) * np.float32(INPUT_GAIN)
-
-
-def draw_batch(pairs: Pairs, optics: OpticsPart, count: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
-    """Draw a batch with fresh noise, quantisation, shading and symmetry.
-
-    Returns
-    -------
-    inputs : NDArray[float32]
-        (N, 1, H, W) network input.
-    conditions : NDArray[float32]
-        (N, 3); in some of them S is not known.
-    phase_rad : NDArray[float32]
-        (N, 1, 4H, 4W).
-    """
-    chosen = rng.integers(0, len(pairs), count)
-    lr = pairs.intensity.shape[-1]
-    axis = np.linspace(-1, 1, lr, dtype=np.float32)
-    inputs = np.empty((count, 1, lr, lr), np.float32)
-    targets = np.empty((count, 1, lr * SCALE, lr * SCALE), np.float32)
-    for slot, index in enumerate(chosen):
-        turns, mirror = int(rng.integers(4)), rng.integers(2)
-        frame, phase = np.rot90(pairs.intensity[index], turns), np.rot90(pairs.phase_rad[index], turns)
-        if mirror:
-            frame, phase = frame[:, ::-1], phase[:, ::-1]
-        targets[slot, 0] = phase
-        if pairs.recorded[index]:
-            inputs[slot, 0] = network_input(frame)
-            continue
-        c = rng.uniform(-0.5, 0.5, 5).astype(np.float32) * optics.shading
-        shade = c[0] * axis[:, None] + c[1] * axis[None] + c[2] * axis[:, None] ** 2 + c[3] * axis[None] ** 2
-        frame = frame * (1 + shade + 0.25 * c[4])
-        # A camera has no reference for an empty field. A frame is divided by its own mean, which is the level of an
-        # empty field in a sparse culture and that of the cells in a closed layer; flat-fielding ends in between.
-        share = 1.0 if rng.uniform() < 0.6 else rng.uniform()
-        frame = frame / np.float32(1 + share * (pairs.level[index] - 1))
-        noise_sd = np.exp(rng.uniform(*np.log(optics.noise_sd)))
-        frame = frame + np.float32(noise_sd) * rng.standard_normal(frame.shape, dtype=np.float32)
-        counts = np.rint(frame * (_LEVEL * _FULL_RANGE_COUNTS))
-        inputs[slot, 0] = network_input(counts / np.float32(_LEVEL * _FULL_RANGE_COUNTS))
-    conditions = pairs.conditions[chosen]
-    conditions[rng.uniform(size=count) < optics.coherence_unknown, 1:] = 0
-    return inputs, conditions, targets

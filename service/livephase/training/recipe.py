@@ -6,13 +6,17 @@ import hashlib
 import os
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from livephase.errors import ConfigurationError
 from livephase.phase.modelfile import Architecture, ValidRange
-from livephase.training.fields import COVERAGE
+from livephase.training.fields import COVERAGE, measured_field
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class _Part(BaseModel):
@@ -45,7 +49,17 @@ class DataPart(_Part):
     measured_pairs: int = Field(1000, ge=0)
     real_pairs: int = Field(2000, ge=0)
     patch_lr_px: int = Field(96, ge=32, multiple_of=8)
+    generated: bool = Field(
+        default=False, description="make each batch on the network's device instead of storing pairs; for a GPU"
+    )
     background_rad: float = Field(0.0, ge=0, description="largest sd of a texture under half of the simulated pairs")
+
+    @model_validator(mode="after")
+    def _generated_from_phase_only(self) -> Self:
+        if self.generated and (self.paper or self.measured_folder):
+            msg = "generated batches come from simulated_fields and real_folder; paper and measured_folder are stored"
+            raise ValueError(msg)
+        return self
 
 
 class OpticsPart(_Part):
@@ -103,6 +117,10 @@ class Recipe(_Part):
             return []
         paths = sorted(self.data.real_folder.glob("*.npz"))
         return [path for path in paths if (path.stem in self.data.real_held_back) == held_back]
+
+    def real_fields(self) -> list[NDArray[np.float32]]:
+        """Read the measured phase images that train, at the recipe's pixel."""
+        return [measured_field(path) for path in self.real_files()]
 
     def measured_files(self) -> list[Path]:
         """List the measured objects."""

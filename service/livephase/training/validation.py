@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from livephase.phase.conditions import Conditions
+from livephase.training.batches import network_input
 from livephase.training.fields import measured_field, simulated_field
 from livephase.training.metrics import nrmse_by_period, psnr_db, rmse_rad, ssim
-from livephase.training.pairs import SCALE, network_input
+from livephase.training.pair_sources import SCALE
 from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
 
 if TYPE_CHECKING:
