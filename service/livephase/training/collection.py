@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from livephase_devices.microscope import CameraFrame, Microscope, MicroscopeState
 
 DEFAULT_BORDER_UM = 40.0
-"""On simulated cells without noise the label of a 333 um field has a correlation of 0.71-0.82 with the truth over the whole field
-and 0.94-0.98 this far from its border."""
+"""On simulated cells without noise the label of a 333 um field correlates 0.71-0.82 with the truth over the whole
+field and 0.94-0.98 this far from its border."""
 _MOST_SATURATED = 1e-3
 _LEAST_LEVEL = 0.02
 _LARGEST_DEGREE = 3
