@@ -175,11 +175,11 @@ def test_symmetries_are_eight_different_ones() -> None:
     assert len({tuple(row) for row in drawn.tolist()}) == 24
 
 
-def test_too_few_patches_is_an_error(tmp_path: Path) -> None:
+def test_too_few_patches_is_an_error(cache: Path) -> None:
     with pytest.raises(ConfigurationError, match="test split needs 50 patches"):
-        paper_set(Z6, SMALL, tmp_path, Counts(8, 1, 50))
+        paper_set(Z6, SMALL, cache, Counts(8, 1, 50))
     with pytest.raises(IndexError, match="no field 1"):
-        phase_field(SMALL, "test", 1, tmp_path)
+        phase_field(SMALL, "test", 1, cache)
 
 
 _BUILD = """
@@ -210,15 +210,17 @@ def test_a_killed_build_goes_on_and_ends_the_same(small_set: PaperSet, tmp_path:
 
 
 def test_a_truncated_write_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = SimulatedCulture(side_px=256)
+
     def full(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
     with monkeypatch.context() as broken:
         broken.setattr(np, "save", full)
         with pytest.raises(OSError, match="no space"):
-            phase_field(SMALL, "test", 0, tmp_path)
+            phase_field(tiny, "test", 0, tmp_path)
     assert not list(tmp_path.glob("*.npy"))
-    assert phase_field(SMALL, "test", 0, tmp_path).inner.shape == (768, 768)
+    assert phase_field(tiny, "test", 0, tmp_path).inner.shape == (256, 256)
 
 
 @pytest.mark.real_data

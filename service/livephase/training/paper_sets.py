@@ -29,7 +29,7 @@ from livephase.errors import ConfigurationError
 from livephase.files import replace
 from livephase.training.paper_fields import SPLITS, Source, Split, phase_field, save_array, source_digest
 from livephase.training.paper_specs import HR_PIXEL_UM, SCALE, SetSpec, expose
-from livephase.training.patches import SYMMETRIES, draw_augmented, edge_map, grid, occupied, symmetric
+from livephase.training.patches import SYMMETRIES, Patches, draw_augmented, edge_map, grid, occupied, symmetric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,35 +50,6 @@ class Counts(NamedTuple):
 
 
 PAPER_COUNTS = Counts()
-
-
-@dataclass(frozen=True, slots=True)
-class Patches:
-    """Pairs of one split.
-
-    Attributes
-    ----------
-    intensity : NDArray[float32]
-        (N, 64, 64) relative intensity, 1 for an empty field.
-    phase_rad : NDArray[float16]
-        (N, 256, 256) radians.
-    field : NDArray[int64]
-        (N,) index of the field within the split.
-    corner_px : NDArray[int64]
-        (N, 2) row and column of the upper left HR pixel in the field.
-    symmetry : NDArray[int64]
-        (N,) see ``patches.symmetric``; 0 outside the training split.
-    """
-
-    intensity: NDArray[np.float32]
-    phase_rad: NDArray[np.float16]
-    field: NDArray[np.int64]
-    corner_px: NDArray[np.int64]
-    symmetry: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        """Count the pairs."""
-        return len(self.intensity)
 
 
 @dataclass(frozen=True)

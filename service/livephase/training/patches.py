@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -20,6 +21,35 @@ LEAST_EDGE_FRACTION = 0.01
 _SMOOTHING_PX = 2.0
 
 T = TypeVar("T", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """Pairs of one split.
+
+    Attributes
+    ----------
+    intensity : NDArray[float32]
+        (N, H, W) relative intensity, 1 for an empty field (measured: for the mean of the frame).
+    phase_rad : NDArray[float16]
+        (N, 4 H, 4 W) radians.
+    field : NDArray[int64]
+        (N,) index of the field within the split.
+    corner_px : NDArray[int64]
+        (N, 2) row and column of the upper left HR pixel in the field.
+    symmetry : NDArray[int64]
+        (N,) see ``patches.symmetric``; 0 outside the training split.
+    """
+
+    intensity: NDArray[np.float32]
+    phase_rad: NDArray[np.float16]
+    field: NDArray[np.int64]
+    corner_px: NDArray[np.int64]
+    symmetry: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Count the pairs."""
+        return len(self.intensity)
 
 
 def edge_map(phase_rad: NDArray[np.floating[Any]], pixel_um: float) -> NDArray[np.bool_]:

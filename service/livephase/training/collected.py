@@ -1,0 +1,216 @@
+"""A folder of pairs collected on a microscope: its format, written by ``livephase collect``, read by training.
+
+``dataset.json`` describes the microscope and lists the fields; ``field-0000.npz`` and following hold
+
+- ``stack`` (P, Y, X) float32: mean counts of each plane, and ``plane_um`` (P,) its confirmed defocus;
+- ``label_rad`` (Y, X) float32: the TIE phase;
+- ``frames`` (D, Y / 4, X / 4) float32: counts of ONE exposure at each training defocus, binned 4 x 4, and
+  ``defocus_um`` (D,) its confirmed defocus.
+
+The stack is kept, so that labels can be solved again. A field is complete, with its SHA-256 in the list, or not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from livephase.errors import ConfigurationError
+from livephase.files import replace
+from livephase.phase.illumination import estimate_background
+from livephase.training.experimental import SCALE, LabelledField
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+DATASET_FILE = "dataset.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CollectedOptics(_Part):
+    """Optics of all pairs."""
+
+    wavelength_um: float
+    objective_na: float
+    coherence: float
+    hr_pixel_um: float
+
+
+class FieldEntry(_Part):
+    """One field in the list.
+
+    Attributes
+    ----------
+    file : str
+        Name of the ``.npz``.
+    sha256 : str
+        Of that file.
+    time_utc : str
+        ISO time of the first exposure.
+    saturated_fraction : float
+        Of the worst frame.
+    properties : dict
+        The microscope's recorded properties at the first exposure.
+    """
+
+    file: str
+    sha256: str
+    time_utc: str
+    saturated_fraction: float
+    properties: dict[str, float]
+
+
+class CollectedDataset(_Part):
+    """Content of ``dataset.json``.
+
+    Attributes
+    ----------
+    format : str
+        Names this layout.
+    created_utc : str
+        ISO time.
+    optics : CollectedOptics
+        Optics of all pairs.
+    border_um : float
+        Cut from all sides when the pairs are read: TIE knows no phase gradient at the border.
+    planes_um, defocus_um : tuple of float
+        What was asked for.
+    average : int
+        Exposures averaged for a plane of the stack.
+    solver : str
+        How labels were made.
+    microscope : dict
+        Full state of the microscope at the start.
+    devices : dict
+        Every Micro-Manager property at the start, by ``Device.Property``.
+    software : dict
+        Versions.
+    fields : tuple of FieldEntry
+        Complete fields.
+    """
+
+    format: Literal["livephase collected pairs 1"] = "livephase collected pairs 1"
+    created_utc: str
+    optics: CollectedOptics
+    border_um: float
+    planes_um: tuple[float, ...]
+    defocus_um: tuple[float, ...]
+    average: int
+    solver: str
+    microscope: dict[str, Any]
+    devices: dict[str, Any]
+    software: dict[str, str]
+    fields: tuple[FieldEntry, ...] = ()
+
+    @property
+    def border_px(self) -> int:
+        """The border in HR pixels, a multiple of 4."""
+        return int(np.ceil(self.border_um / self.optics.hr_pixel_um / SCALE)) * SCALE
+
+
+def save_dataset(folder: Path, dataset: CollectedDataset) -> None:
+    """Write ``dataset.json`` in one step."""
+    partial = folder / f"{DATASET_FILE}.partial"
+    partial.write_text(dataset.model_dump_json(indent=2), encoding="utf-8")
+    replace(partial, folder / DATASET_FILE)
+
+
+def save_field(folder: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Write a field's arrays as ``name`` in one step and return the file's SHA-256."""
+    partial = folder / f"{name}.partial"
+    with partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    with partial.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    replace(partial, folder / name)
+    return digest
+
+
+def read_dataset(folder: Path) -> CollectedDataset:
+    """Read what a folder of collected pairs holds.
+
+    Raises
+    ------
+    ConfigurationError
+        It is no such folder, or its list is damaged.
+    """
+    path = folder / DATASET_FILE
+    try:
+        return CollectedDataset.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{folder} is no collected dataset: {path.name} cannot be read") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigurationError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def load_collected(folder: Path) -> list[LabelledField]:
+    """Read all pairs of a dataset.
+
+    Frames are flattened by the smooth background and divided by their mean, as live frames are before a network
+    sees them, and cut by the dataset's border.
+
+    Parameters
+    ----------
+    folder : Path
+        Made by ``livephase collect``.
+
+    Returns
+    -------
+    list of LabelledField
+        One for each field and training defocus, with a phase array that the pairs of a field share; ``name`` is
+        the field's file.
+
+    Raises
+    ------
+    ConfigurationError
+        The folder is no dataset, has no field, or a file is missing or not the one that was written.
+    """
+    dataset = read_dataset(folder)
+    if not dataset.fields:
+        raise ConfigurationError(f"{folder} holds no complete field; collect some first")
+    optics, border = dataset.optics, dataset.border_px
+    pairs: list[LabelledField] = []
+    for entry in dataset.fields:
+        path = folder / entry.file
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ConfigurationError(f"{path}: the dataset lists this file and it cannot be read") from error
+        if digest != entry.sha256:
+            raise ConfigurationError(f"{path}: not the file that was collected (its SHA-256 differs); restore it")
+        with np.load(path, allow_pickle=False) as archive:
+            label, frames, defoci = archive["label_rad"], archive["frames"], archive["defocus_um"]
+        label = np.ascontiguousarray(_inner(label, border))
+        for frame, defocus_um in zip(frames, defoci, strict=True):
+            flat = _inner(frame / estimate_background(frame, None), border // SCALE)
+            pairs.append(
+                LabelledField(
+                    name=entry.file,
+                    intensity=(flat / flat.mean()).astype(np.float32),
+                    phase_rad=label,
+                    valid=None,
+                    defocus_um=float(defocus_um),
+                    wavelength_um=optics.wavelength_um,
+                    lr_pixel_um=optics.hr_pixel_um * SCALE,
+                    coherence=optics.coherence,
+                )
+            )
+    return pairs
+
+
+def _inner(image: NDArray[np.float32], border: int) -> NDArray[np.float32]:
+    return image[border : image.shape[0] - border, border : image.shape[1] - border]
