@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from livephase.errors import ConfigurationError
-from livephase.training.collected import load_collected, read_dataset
-from livephase.training.collection import Collector, CollectPlan, axial_derivative, solve_label
+from livephase.training.collected import load_collected, load_objects, read_dataset
+from livephase.training.collection import Collector, CollectPlan, solve_label
 from livephase.training.experimental import experimental_set
 from livephase_devices.config import MicroscopeConfig
 from livephase_devices.errors import DeviceError
@@ -141,6 +141,17 @@ def test_patches_can_be_cut_from_it(dataset: Path) -> None:
     np.testing.assert_array_equal(made.test.intensity[0], pair.intensity[row : row + 32, column : column + 32])
 
 
+def test_fields_are_objects_that_training_can_image_at_any_defocus(dataset: Path) -> None:
+    objects = load_objects(dataset)
+    pairs = load_collected(dataset)
+    assert len(objects) == len({pair.name for pair in pairs})
+    for one in objects:
+        assert one.amplitude.shape == one.phase_rad.shape == one.valid.shape
+        assert one.frames.shape[1:] == tuple(side // 4 for side in one.phase_rad.shape)
+        assert float(one.amplitude.mean()) == pytest.approx(1, abs=0.05)
+        assert float(np.percentile(one.phase_rad, 5)) == pytest.approx(0, abs=1e-3)
+
+
 def test_a_changed_or_missing_file_is_refused(dataset: Path, tmp_path: Path) -> None:
     for path in dataset.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -157,13 +168,6 @@ def test_a_changed_or_missing_file_is_refused(dataset: Path, tmp_path: Path) -> 
         load_collected(tmp_path)
     with pytest.raises(ConfigurationError, match="is no collected dataset"):
         load_collected(tmp_path / "nothing")
-
-
-def test_the_axial_derivative_of_a_cubic_is_exact() -> None:
-    z = np.array([-4.0, -2.0, 0.0, 1.0, 4.0])
-    planes = np.stack([np.full((3, 4), 1 + 0.3 * x - 0.2 * x**2 + 0.05 * x**3) for x in z])
-    np.testing.assert_allclose(axial_derivative(planes, z), 0.3, atol=1e-12)
-    np.testing.assert_allclose(axial_derivative(planes[[2, 3]], z[[2, 3]]), planes[3] - planes[2])
 
 
 @pytest.fixture

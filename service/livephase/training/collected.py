@@ -23,6 +23,7 @@ from livephase.errors import ConfigurationError
 from livephase.files import replace
 from livephase.phase.illumination import estimate_background
 from livephase.training.experimental import SCALE, LabelledField
+from livephase.training.measured import MeasuredObject, read_measured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +88,7 @@ class CollectedDataset(_Part):
         What was asked for.
     average : int
         Exposures averaged for a plane of the stack.
-    solver : str
+    solver : dict
         How labels were made.
     microscope : dict
         Full state of the microscope at the start.
@@ -106,7 +107,7 @@ class CollectedDataset(_Part):
     planes_um: tuple[float, ...]
     defocus_um: tuple[float, ...]
     average: int
-    solver: str
+    solver: dict[str, Any]
     microscope: dict[str, Any]
     devices: dict[str, Any]
     software: dict[str, str]
@@ -214,3 +215,49 @@ def load_collected(folder: Path) -> list[LabelledField]:
 
 def _inner(image: NDArray[np.float32], border: int) -> NDArray[np.float32]:
     return image[border : image.shape[0] - border, border : image.shape[1] - border]
+
+
+def load_objects(folder: Path) -> list[MeasuredObject]:
+    """Read the fields of a dataset as measured objects, which the forward model can image at any defocus.
+
+    Parameters
+    ----------
+    folder : Path
+        Made by ``livephase collect``, or any folder of files in the format of ``measured``.
+
+    Returns
+    -------
+    list of MeasuredObject
+        One for each field; the border of a collected field is not valid.
+
+    Raises
+    ------
+    ConfigurationError
+        See ``load_collected`` and ``measured.read_measured``.
+    """
+    if not (folder / DATASET_FILE).exists():
+        return [read_measured(path) for path in sorted(folder.glob("*.npz"))]
+    dataset = read_dataset(folder)
+    optics, border = dataset.optics, dataset.border_px
+    labelled = load_collected(folder)
+    objects: list[MeasuredObject] = []
+    for entry in dataset.fields:
+        pairs = [pair for pair in labelled if pair.name == entry.file]
+        with np.load(folder / entry.file, allow_pickle=False) as archive:
+            plane = archive["stack"][int(np.argmin(np.abs(archive["plane_um"])))]
+        plane = _inner(plane / estimate_background(plane, None), border)
+        phase = pairs[0].phase_rad
+        objects.append(
+            MeasuredObject(
+                amplitude=np.sqrt(np.clip(plane, 0, None)).astype(np.float32),
+                # TIE leaves the zero open; training wants it where the field is thinnest.
+                phase_rad=(phase - np.percentile(phase, 5)).astype(np.float32),
+                valid=np.ones(phase.shape, np.bool_),
+                frames=np.stack([pair.intensity for pair in pairs]).astype(np.float32),
+                defocus_um=np.array([pair.defocus_um for pair in pairs]),
+                pixel_um=optics.hr_pixel_um,
+                wavelength_um=optics.wavelength_um,
+                coherence=optics.coherence,
+            )
+        )
+    return objects

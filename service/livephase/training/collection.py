@@ -15,9 +15,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.ndimage import convolve
 
 from livephase.errors import ConfigurationError
-from livephase.phase.tie import solve_tie
+from livephase.phase.axial import fit_axial_derivative
+from livephase.phase.tie import describe, solve_derivative
 from livephase.training.collected import CollectedDataset, CollectedOptics, FieldEntry, save_dataset, save_field
 from livephase.training.experimental import SCALE, brightness_correction
 from livephase_devices.errors import LivephaseError
@@ -36,7 +38,6 @@ DEFAULT_BORDER_UM = 40.0
 field and 0.94-0.98 this far from its border."""
 _MOST_SATURATED = 1e-3
 _LEAST_LEVEL = 0.02
-_LARGEST_DEGREE = 3
 _LEAST_SIDE_LR_PX = 32
 
 
@@ -81,26 +82,6 @@ class CollectPlan:
         return self.fields * (len(self.planes_um) * self.average + len(self.defocus_um))
 
 
-def axial_derivative(planes: NDArray[np.float64], planes_um: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Slope dI/dz at z = 0 of a polynomial fitted to the planes of a stack by least squares.
-
-    Parameters
-    ----------
-    planes : NDArray[float64]
-        (P, Y, X) intensity.
-    planes_um : NDArray[float64]
-        (P,) defocus; the degree is P - 1, 3 at most.
-
-    Returns
-    -------
-    NDArray[float64]
-        (Y, X) intensity per um.
-    """
-    powers = np.vander(planes_um, min(len(planes_um), _LARGEST_DEGREE + 1), increasing=True)
-    weights: NDArray[np.float64] = np.linalg.pinv(powers)[1]
-    return np.sum(weights[:, None, None] * planes, axis=0)
-
-
 def solve_label(
     stack: NDArray[np.float32], planes_um: NDArray[np.float64], pixel_um: float, wavelength_um: float
 ) -> NDArray[np.float32]:
@@ -121,11 +102,15 @@ def solve_label(
         (Y, X) radians, median 0.
     """
     planes = np.stack(brightness_correction(list(stack))).astype(np.float64)
-    focus = planes[int(np.argmin(np.abs(planes_um)))]
-    reach_um = float(np.abs(planes_um).max())
-    defocused = focus + reach_um * axial_derivative(planes, planes_um)
-    phase = solve_tie(focus, defocused, reach_um, pixel_um, wavelength_um)
+    fit = fit_axial_derivative(planes, planes_um.tolist(), [_noise_sd(plane) for plane in planes])
+    phase = solve_derivative(fit.derivative_per_um, fit.intensity, pixel_um, wavelength_um)
     return phase - np.median(phase)
+
+
+def _noise_sd(plane: NDArray[np.float64]) -> float:
+    """Noise of a plane by its second differences, which smooth images do not have (Immerkaer 1996)."""
+    second: NDArray[np.float64] = convolve(plane, np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]), mode="nearest")
+    return max(float(1.4826 * np.median(np.abs(second)) / 6), 1e-9)
 
 
 class Collector:
@@ -249,10 +234,11 @@ def _describe(microscope: Microscope, state: MicroscopeState, plan: CollectPlan)
         planes_um=plan.planes_um,
         defocus_um=plan.defocus_um,
         average=plan.average,
-        solver=(
-            "livephase.phase.tie.solve_tie; axial derivative: least-squares polynomial in z of degree "
-            f"{min(len(plan.planes_um) - 1, _LARGEST_DEGREE)}; brightness C = R mean(S) / mean(R) over the stack"
-        ),
+        solver={
+            **describe(),
+            "axial_derivative": "weighted least-squares polynomial in z, order by least expected error",
+            "brightness": "C = R mean(S) / mean(R) over the stack",
+        },
         microscope=state.model_dump(mode="json"),
         devices={f"{info.device}.{info.name}": info.value for info in microscope.properties()},
         software={"livephase": version("livephase"), "python": platform.python_version(), **state.versions},

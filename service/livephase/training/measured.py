@@ -1,6 +1,6 @@
 """Measured objects to train on: the in-focus amplitude and TIE phase of one's own specimen, and frames recorded of it.
 
-One ``.npz`` for each field of view, as ``livephase collect`` writes it:
+One ``.npz`` for each field of view. Folders of ``livephase collect`` are read as such objects too (``collected``).
 
 ====================  ===========================  ===================================================================
 key                   shape                        what

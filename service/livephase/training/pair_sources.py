@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from livephase.errors import ConfigurationError
 from livephase.phase.conditions import Conditions
+from livephase.training.collected import load_objects
 from livephase.training.fields import background_texture, simulated_field
-from livephase.training.measured import MeasuredObject, read_measured
 from livephase.training.paper_fields import SimulatedCulture
 from livephase.training.paper_sets import adaptive_training, paper_set
 from livephase.training.paper_specs import SetSpec
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from livephase.training.measured import MeasuredObject
     from livephase.training.recipe import DataPart, OpticsPart, PaperPart, Recipe
 
 SCALE = 4
@@ -53,8 +55,9 @@ def sources(recipe: Recipe, cache: Path) -> list[tuple[int, Iterator[Pair]]]:
         found.append((data.simulated_fields * data.pairs_for_each_field, simulated_pairs(recipe)))
     if real := recipe.real_fields():
         found.append((data.real_pairs, real_pairs(real, data, recipe.optics)))
-    if measured := [read_measured(file) for file in recipe.measured_files()]:
-        found.append((data.measured_pairs, measured_pairs(measured, data, recipe.optics)))
+    if data.measured_folder:
+        objects = load_objects(data.measured_folder)
+        found.append((data.measured_pairs, measured_pairs(objects, data, recipe.optics)))
     return found
 
 
@@ -93,6 +96,9 @@ def measured_pairs(objects: list[MeasuredObject], data: DataPart, optics: Optics
     hr, lr, margin = data.patch_lr_px * SCALE, data.patch_lr_px, MARGIN_HR_PX
     corners = [one.corners(hr + 2 * margin) for one in objects]
     usable = [index for index, found in enumerate(corners) if len(found)]
+    if not usable:
+        msg = f"no measured field has a valid square of {hr + 2 * margin} HR pixels; use a smaller data.patch_lr_px"
+        raise ConfigurationError(msg)
     for number in range(data.measured_pairs):
         which = usable[number % len(usable)]
         measured = objects[which]

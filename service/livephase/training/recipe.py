@@ -44,7 +44,8 @@ class DataPart(_Part):
     )
     real_held_back: tuple[str, ...] = ()
     measured_folder: Path | None = Field(
-        None, description="folder of measured objects (measured.py); relative to the recipe, $VARIABLES expand"
+        None,
+        description="by livephase collect, or of measured objects; relative to the recipe, $VARIABLES expand",
     )
     measured_pairs: int = Field(1000, ge=0)
     real_pairs: int = Field(2000, ge=0)
