@@ -111,8 +111,8 @@ def measured_pairs(objects: list[MeasuredObject], data: DataPart, optics: Optics
             frame = measured.frames[taken, top : top + lr, left : left + lr]
             coherence = None if np.isnan(measured.coherence) else measured.coherence
             pixel_um = measured.pixel_um * SCALE
-            told = Conditions(float(measured.defocus_um[taken]), measured.wavelength_um, pixel_um, coherence)
-            yield Pair(frame, phase, told.vector(), 1.0, recorded=True)
+            known = Conditions(float(measured.defocus_um[taken]), measured.wavelength_um, pixel_um, coherence)
+            yield Pair(frame, phase, known.vector(), 1.0, recorded=True)
             continue
         outer = np.s_[row : row + hr + 2 * margin, column : column + hr + 2 * margin]
         thickness = np.float32(rng.uniform(0.7, 1.3))
