@@ -72,7 +72,7 @@ def phase_in_this_process(model: Path, pixels: NDArray[np.uint8], defocus_um: fl
     """Compute the same phase without a worker."""
     from livephase.inference.engine import PhaseEngine
 
-    engine = PhaseEngine(WorkerSettings(model, read_card(model).sha256, "torch-cpu", 0.55, "auto", 1))
+    engine = PhaseEngine(WorkerSettings(model, read_card(model).sha256, "torch-cpu", 0.55, "auto", 1, 2.6, 0.3, 0.4))
     out = np.empty((pixels.shape[0] * 4, pixels.shape[1] * 4), dtype=np.float32)
     engine.compute(pixels, defocus_um, 8, out)
     return out
@@ -245,7 +245,9 @@ def test_model_file_that_was_replaced_is_refused(untrained_model: Path, tmp_path
 def test_worker_that_cannot_be_spawned_leaves_nothing_behind(untrained_model: Path) -> None:
     import resource
 
-    settings = WorkerSettings(untrained_model, read_card(untrained_model).sha256, "torch-cpu", 0.55, "auto", 1)
+    settings = WorkerSettings(
+        untrained_model, read_card(untrained_model).sha256, "torch-cpu", 0.55, "auto", 1, 2.6, 0.3, 0.4
+    )
     ControlBlock.create().unlink()  # starts the resource tracker, which stays
     process = psutil.Process()
     files, mapped = process.num_fds(), segments_of(process.pid)

@@ -47,7 +47,9 @@ def recorded(count: int, shape: tuple[int, int] = (64, 80), dtype: str = "uint8"
 @cache
 def engine_here(model: Path, flat_field: Literal["none", "auto"]) -> PhaseEngine:
     """Make the engine of the worker in this process."""
-    return PhaseEngine(WorkerSettings(model, read_card(model).sha256, "auto", 0.55, flat_field, os.cpu_count() or 1))
+    return PhaseEngine(
+        WorkerSettings(model, read_card(model).sha256, "auto", 0.55, flat_field, os.cpu_count() or 1, 2.6, 0.3, 0.4)
+    )
 
 
 def computed(

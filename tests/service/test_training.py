@@ -17,7 +17,7 @@ from skimage.metrics import structural_similarity
 from livephase.errors import ConfigurationError, ModelError
 from livephase.phase.modelfile import read_card
 from livephase.phase.weights import load_network
-from livephase.training import command, validation
+from livephase.training import calibration, command, validation
 from livephase.training.command import train
 from livephase.training.loop import PhaseLoss, learning_rate
 from livephase.training.metrics import nrmse_by_period, psnr_db, rmse_rad, ssim
@@ -55,9 +55,11 @@ noise_sd = [0.002, 0.03]
 
 @pytest.fixture
 def small_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Judge on fields of 512 pixels at one defocus, so that a test costs seconds."""
+    """Judge on fields of 512 pixels at one defocus, and calibrate on a few, so that a test costs seconds."""
     full = validation.simulated_field
     monkeypatch.setattr(validation, "simulated_field", lambda seed, _shape: full(seed, (512, 512)))
+    monkeypatch.setattr(calibration, "simulated_field", lambda seed: full(seed, (512, 512)))
+    monkeypatch.setattr(calibration, "SPECIMENS", 4)
     monkeypatch.setattr(command, "FINAL_DEFOCI_UM", (6.0,))
 
 
@@ -103,6 +105,9 @@ def test_the_model_file_states_its_training_and_figures(tmp_path: Path, small_va
     assert len(card.training["data_sha256"]) == 64
     assert 0 < card.figures["simulated z=6 um"]["ssim"] < 1
     assert card.figures["conditions"]["noise_sd"] == 0.01
+    assert card.misfit is not None
+    assert card.misfit.frames == 16
+    assert card.misfit.threshold > 1
 
 
 def test_pairs_obey_the_forward_model_and_are_reused(tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ class InferenceClient:
         ``"auto"``, ``"openvino"``, ``"torch-cpu"`` or ``"torch-cuda"``.
     lr_pixel_um, wavelength_um : float
         Camera pixel at the specimen and wavelength.
+    coherence : float, optional
+        S = NA_condenser / NA_objective; where it is not known, a frame is judged by the S that explains it best.
+    objective_na : float, optional
+        Numerical aperture of the objective; that of the model's calibration where it is not known.
     flat_field : "none", "auto" or NDArray[float32]
         As in ``phase.preprocess.prepare``. An estimated one costs nothing in even light (RMSE 0.046 rad with and
         without it); without any, light that varies by 20 % over the field gave an RMSE of 1.8 rad.
@@ -65,6 +69,8 @@ class InferenceClient:
         *,
         lr_pixel_um: float,
         wavelength_um: float,
+        coherence: float | None = None,
+        objective_na: float | None = None,
         flat_field: Literal["none", "auto"] | NDArray[np.float32] = "auto",
         threads: int | None = None,
         timeouts: Timeouts | None = None,
@@ -73,7 +79,15 @@ class InferenceClient:
         self.lr_pixel_um = lr_pixel_um
         self.wavelength_um = wavelength_um
         settings = WorkerSettings(
-            model_path, self.card.sha256, runtime, wavelength_um, flat_field, threads or os.cpu_count() or 1
+            model_path,
+            self.card.sha256,
+            runtime,
+            wavelength_um,
+            flat_field,
+            threads or os.cpu_count() or 1,
+            lr_pixel_um=lr_pixel_um,
+            coherence=coherence,
+            objective_na=objective_na,
         )
         self._supervisor = Supervisor(settings, timeouts or Timeouts(), self.card.scale)
 

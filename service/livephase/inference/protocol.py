@@ -9,7 +9,7 @@
        │ ◀────────────────── Done or Failed ── │  writes the phase to shared memory
        │ ── None ────────────────────────────▶ │  exits
 
-Pixels never travel through the pipe: see ``shared.py``.
+Pixels never travel through the pipe: see ``shared.py``. The misfit's map, of 2 to 3 kB, does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from livephase.frames import Misfit
 
 RuntimeName = Literal["auto", "openvino", "torch-cpu", "torch-cuda"]
 
@@ -38,6 +40,12 @@ class WorkerSettings:
         As in ``phase.preprocess.prepare``.
     threads : int
         Threads of the network's arithmetic.
+    lr_pixel_um : float
+        Camera pixel at the specimen.
+    coherence : float or None
+        S = NA_condenser / NA_objective; None where it is not known.
+    objective_na : float or None
+        Numerical aperture of the objective; None for that of the model's calibration.
     """
 
     model_path: Path
@@ -46,6 +54,9 @@ class WorkerSettings:
     wavelength_um: float
     flat_field: Literal["none", "auto"] | NDArray[np.float32]
     threads: int
+    lr_pixel_um: float
+    coherence: float | None
+    objective_na: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,7 @@ class Done:
     sequence: int
     inference_ms: float
     runtime: str
+    misfit: Misfit | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from livephase.phase.modelfile import ModelCard
 from livephase.phase.weights import save_network
 from livephase.training import validation
+from livephase.training.calibration import calibrate_network
 from livephase.training.curves import draw_curves, draw_samples
 from livephase.training.loop import Trainer
 from livephase.training.pairs import make_pairs
@@ -96,6 +97,7 @@ def train(recipe_path: Path, folder: Path, device: str | None = None) -> ModelCa
             },
             **validation.judge(network, frames),
         },
+        misfit=calibrate_network(network, recipe),
     )
     card = save_network(folder / f"{recipe.name}-{recipe.version}.safetensors", network, card)
     draw_curves(folder / "log.jsonl", folder / "curves.png")
