@@ -137,7 +137,7 @@ def compare(
     inner = prepared.inner
     frame = prepared.intensity[inner] / np.float32(INPUT_GAIN) + 1
     weight = _weight(frame.shape, optics, prepared.valid)
-    if weight.sum() < MISFIT_BLOCK_PX**2:
+    if not np.isfinite(_block_mean(weight, weight, MISFIT_BLOCK_PX)).any():
         return None
     predicted = predict(phase_rad, optics, threads)[inner]
     absorption = absorption_term(phase_rad, optics, threads)[inner]
@@ -244,7 +244,7 @@ def _noise_sd(diagonal: Floats, weight: Floats) -> float:
 def _block_mean(power: Floats, weight: Floats, size: int) -> NDArray[np.float64]:
     rows, columns = (side // size for side in power.shape)
     sums, counts = (
-        part.reshape(rows, size, columns, size).sum(axis=(1, 3), dtype=np.float64) for part in (power, weight)
+        part[: rows * size, : columns * size].reshape(rows, size, columns, size).sum(axis=(1, 3), dtype=np.float64) for part in (power, weight)
     )
     return np.where(counts >= size**2 / 2, sums / np.maximum(counts, 1), np.nan)
 
