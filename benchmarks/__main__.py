@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("inference", "storage", "preview", "forward_model")
+BENCHMARKS = ("inference", "storage", "preview", "forward_model", "misfit")
 
 
 def processor() -> str:

@@ -23,6 +23,7 @@ export class Hud {
   #age = byId("hud-age", HTMLElement);
   #drops = byId("hud-drops", HTMLElement);
   #notes = byId("hud-notes", HTMLElement);
+  #misfit = byId("hud-misfit", HTMLElement);
   #stale = byId("stale", HTMLElement);
   #empty = byId("empty", HTMLElement);
   /** @type {number[]} times at which new frames were drawn */
@@ -82,6 +83,9 @@ export class Hud {
     setText(this.#age, `age ${age(ageMs)}`);
     setText(this.#drops, `${header.dropped} dropped`);
     setText(this.#notes, notes(frame, kind));
+    const raised = isDoubtful(frame);
+    setText(this.#misfit, misfit(frame, raised));
+    this.#misfit.classList.toggle("is-warning", raised);
     // right after a start the last image is old without being late
     const lateMs = Math.min(ageMs, now - this.#expectedSince);
     const patienceMs = PATIENCE_MS + Math.max(3 * this.#intervalMs, run ? 1500 * run.interval_s : 0);
@@ -120,6 +124,25 @@ function source({ header }, live, run) {
   if (run && header.run_id === run.id) return `Run ${(header.time_point ?? 0) + 1} / ${run.time_points}`;
   if (live.running) return "Live";
   return `Still, ${clock(new Date(Number(BigInt(header.time_utc_ns) / 1_000_000n)))}`;
+}
+
+/**
+ * Whether the re-propagated phase leaves more of the frame unexplained than matched frames do.
+ *
+ * @param {Frame} frame
+ */
+function isDoubtful({ header }) {
+  return header.kind === "phase" && header.misfit !== null && header.misfit > (header.misfit_threshold ?? Infinity);
+}
+
+/**
+ * @param {Frame} frame
+ * @param {boolean} raised
+ */
+function misfit({ header }, raised) {
+  if (header.kind !== "phase" || header.misfit === null) return "";
+  const figure = `misfit ${fixed(header.misfit, 1)}`;
+  return raised ? `phase does not explain the frame: ${figure}` : figure;
 }
 
 /**

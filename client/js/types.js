@@ -26,6 +26,8 @@
  * @property {number | null} time_point
  * @property {boolean} out_of_range
  * @property {number} saturated_fraction
+ * @property {number | null} misfit 1 is usual for matched frames; null where the phase was not judged
+ * @property {number | null} misfit_threshold above it the phase does not explain the frame
  * @property {number} dropped
  */
 
@@ -54,6 +56,7 @@
  * @property {string | null} ended_utc
  * @property {{expected: number, raw_written: number, raw_missing: number, phase_written: number, phase_missing: number}} counters
  * @property {number | null} remaining_s
+ * @property {number | null} misfit of the latest phase that was judged
  * @property {string} path
  * @property {string[]} warnings
  */

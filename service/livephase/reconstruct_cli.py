@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from livephase.frames import Misfit
     from livephase.inference.client import InferenceClient
     from livephase.inference.reconstruct import FramePlan
     from livephase.phase.modelfile import ModelCard
@@ -149,7 +150,7 @@ def _reconstruct(client: InferenceClient, frames: Recording, plan: FramePlan, sp
 
     writer = RunWriter.create(out, spec)
     try:
-        failures = _write_frames(client, frames, plan, writer)
+        failures, doubtful = _write_frames(client, frames, plan, writer)
     except BaseException as error:
         cancelled = isinstance(error, KeyboardInterrupt)
         writer.finish("cancelled" if cancelled else "failed", "stopped by the user" if cancelled else str(error))
@@ -158,6 +159,13 @@ def _reconstruct(client: InferenceClient, frames: Recording, plan: FramePlan, sp
     height, width = spec.hr_shape
     done = frames.count - len(failures)
     print(f"{out}: {done} of {frames.count} phases, {height} x {width} at {spec.hr_pixel_um:.4g} um, {spec.name}")
+    if doubtful:
+        worst = max(doubtful, key=lambda index: doubtful[index].value)
+        print(
+            f"misfit: {len(doubtful)} of {done} phases do not explain their frames "
+            f"(above {doubtful[worst].threshold:.1f}); the worst is frame {worst} with {doubtful[worst].value:.1f}. "
+            "Check defocus, pixel, coherence and dirt; frames/misfit_map in the store shows where"
+        )
     if failures:
         first, why = next(iter(failures.items()))
         raise InferenceError(f"{len(failures)} of {frames.count} frames have no phase; frame {first}: {why}")
@@ -165,7 +173,8 @@ def _reconstruct(client: InferenceClient, frames: Recording, plan: FramePlan, sp
 
 def _write_frames(
     client: InferenceClient, frames: Recording, plan: FramePlan, writer: RunWriter
-) -> dict[int, InferenceError]:
+) -> tuple[dict[int, InferenceError], dict[int, Misfit]]:
+    """Write every frame; return why frames have no phase, and the misfits that are raised."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -173,6 +182,7 @@ def _write_frames(
     from livephase.storage import FrameRecord, PhaseRecord
 
     failures: dict[int, InferenceError] = {}
+    doubtful: dict[int, Misfit] = {}
     columns = (TextColumn("reconstructing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=frames.count)
@@ -185,10 +195,12 @@ def _write_frames(
                 failures[index] = result
                 writer.mark_phase_missing(index, str(result))
             else:
-                phase_record = PhaseRecord(result.inference_ms, result.runtime)
+                phase_record = PhaseRecord(result.inference_ms, result.runtime, misfit=result.misfit)
                 writer.write_phase(index, result.phase_rad, phase_record)
+                if result.misfit is not None and result.misfit.is_raised:
+                    doubtful[index] = result.misfit
             bar.advance(task)
-    return failures
+    return failures, doubtful
 
 
 def _provenance(

@@ -259,6 +259,30 @@ def test_events_between_frames_do_not_stop_the_picture(tab: Tab, service: Runnin
     tab.wait_frame(tab.drawn())
 
 
+def test_a_phase_that_does_not_explain_its_frame_is_marked(tab: Tab, service: RunningService) -> None:
+    service.still()
+    marked = "document.getElementById('hud-misfit').classList.contains('is-warning')"
+    texts = {None: "", 1.04: "misfit 1.0", 3.21: "phase does not explain the frame: misfit 3.2"}
+    for misfit, text in texts.items():
+        frame = PreviewFrame(
+            sequence=service.next_sequence(),
+            phase_rad=np.zeros((300, 400), np.float32),
+            raw=None,
+            bit_depth=8,
+            hr_pixel_um=0.65,
+            time_utc_ns=1_780_000_000_000_000_000,
+            time_monotonic_ns=time.monotonic_ns(),
+            defocus_um=6.0,
+            source="live",
+            misfit=misfit,
+            misfit_threshold=None if misfit is None else 2.0,
+        )
+        service.services.hub.publish(frame)
+        tab.wait_until(lambda expected=frame.sequence: tab.drawn() == expected, "the frame")
+        tab.wait_until(lambda expected=text: tab.text("hud-misfit") == expected, f"the text {text!r}")
+        assert tab.page.evaluate(marked) is text.startswith("phase")
+
+
 def test_frames_of_another_size_are_shown_as_a_whole(tab: Tab, service: RunningService) -> None:
     service.still()
     wide = np.tile(np.linspace(0, 3, 900, dtype=np.float32), (300, 1))

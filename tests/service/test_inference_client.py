@@ -72,7 +72,7 @@ def phase_in_this_process(model: Path, pixels: NDArray[np.uint8], defocus_um: fl
     """Compute the same phase without a worker."""
     from livephase.inference.engine import PhaseEngine
 
-    engine = PhaseEngine(WorkerSettings(model, read_card(model).sha256, "torch-cpu", 2.6, 0.55, None, "auto", 1))
+    engine = PhaseEngine(WorkerSettings(model, read_card(model).sha256, "torch-cpu", 2.6, 0.55, None, 0.4, "auto", 1))
     out = np.empty((pixels.shape[0] * 4, pixels.shape[1] * 4), dtype=np.float32)
     engine.compute(pixels, defocus_um, 8, out)
     return out
@@ -246,7 +246,7 @@ def test_worker_that_cannot_be_spawned_leaves_nothing_behind(untrained_model: Pa
     import resource
 
     settings = WorkerSettings(
-        untrained_model, read_card(untrained_model).sha256, "torch-cpu", 2.6, 0.55, None, "auto", 1
+        untrained_model, read_card(untrained_model).sha256, "torch-cpu", 2.6, 0.55, None, 0.4, "auto", 1
     )
     ControlBlock.create().unlink()  # starts the resource tracker, which stays
     process = psutil.Process()

@@ -44,7 +44,7 @@ def normalised(shape: tuple[int, int], seed: int = 0) -> NDArray[np.float32]:
 
 def engine(model: Path, runtime: RuntimeName) -> PhaseEngine:
     """Make an engine of one thread."""
-    return PhaseEngine(WorkerSettings(model, read_card(model).sha256, runtime, 2.6, 0.55, 0.3, "none", 1))
+    return PhaseEngine(WorkerSettings(model, read_card(model).sha256, runtime, 2.6, 0.55, 0.3, 0.4, "none", 1))
 
 
 @pytest.mark.parametrize(("precision", "limit_rad"), [("f32", 0.001), (None, 0.03)])

@@ -33,6 +33,8 @@ def make_frame(**changes: object) -> PreviewFrame:
         run_id="r-1",
         time_point=4,
         saturated_fraction=0.25,
+        misfit=3.21098,
+        misfit_threshold=2.0,
     )
     return dataclasses.replace(frame, **changes)
 
@@ -138,6 +140,7 @@ def test_a_message_comes_back_as_it_went(kind: Kind) -> None:
     assert (header["hr_pixel_um"], header["age_ms"], header["dropped"]) == (0.65, 12.3, 5)
     assert (header["source"], header["run_id"], header["time_point"]) == ("run", "r-1", 4)
     assert (header["out_of_range"], header["saturated_fraction"]) == (False, 0.25)
+    assert (header["misfit"], header["misfit_threshold"]) == (3.211, 2.0)
 
 
 @given(st.binary(max_size=64))

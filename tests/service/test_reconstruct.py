@@ -48,7 +48,7 @@ def recorded(count: int, shape: tuple[int, int] = (64, 80), dtype: str = "uint8"
 def engine_here(model: Path, flat_field: Literal["none", "auto"]) -> PhaseEngine:
     """Make the engine of the worker in this process."""
     return PhaseEngine(
-        WorkerSettings(model, read_card(model).sha256, "auto", 2.6, 0.55, None, flat_field, os.cpu_count() or 1)
+        WorkerSettings(model, read_card(model).sha256, "auto", 2.6, 0.55, None, 0.4, flat_field, os.cpu_count() or 1)
     )
 
 

@@ -86,7 +86,7 @@ def publisher(hub: PreviewHub, metrics: Metrics, untrained_model: Path, tmp_path
 def progress(counters: Counters, state: RunState = "running") -> RunProgress:
     """Make a snapshot of a run."""
     plan = AcquisitionPlan(time_points=counters.expected, interval_s=0.0, defocus_um=6.0)
-    return RunProgress("r", plan, state, None, (), 0, 0, None, counters, None)
+    return RunProgress("r", plan, state, None, (), 0, 0, None, counters, None, None)
 
 
 def counted(metrics: Metrics) -> tuple[float, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import zarr
 
 from livephase.acquisition.progress import Counters
 from livephase.errors import StorageError
+from livephase.frames import Misfit
 from livephase.storage import (
     PHASE_STEP_RAD,
     FrameRecord,
@@ -172,7 +174,11 @@ def test_records_are_stored_with_the_frames(tmp_path: Path) -> None:
     values = {name: index + 0.25 for index, name in enumerate(names)}
     writer.write_raw(0, raw_of(spec, 0), record_of(0, **values))
     writer.write_raw(2, raw_of(spec, 2), record_of(2, **{names[0]: float("nan")}))
-    writer.write_phase(2, phase_of(spec, 2), PHASE)
+    where = np.arange(30, dtype=np.float16).reshape(5, 6)
+    where[0, 0] = np.nan
+    misfit = Misfit(value=1.25, threshold=2.0, noise_sd=0.0105, kappa_per_rad=0.01, map=where)
+    writer.write_phase(2, phase_of(spec, 2), replace(PHASE, misfit=misfit))
+    writer.write_phase(0, phase_of(spec, 0), PHASE)
     with pytest.raises(StorageError, match=r"Lamp\.Power is not among"):
         writer.write_raw(1, raw_of(spec, 1), record_of(1, **{"Lamp.Power": 3.0}))
     writer.finish("completed")
@@ -184,13 +190,20 @@ def test_records_are_stored_with_the_frames(tmp_path: Path) -> None:
     assert monotonic_ns.tolist() == [5_000, 0, 5_002, 0, 0, 0]
     np.testing.assert_array_equal(np.asarray(frames["defocus_um"])[:3], [6.0, np.nan, 6.2])
     np.testing.assert_array_equal(np.asarray(frames["exposure_ms"])[:3], [12.5, np.nan, 12.5])
-    np.testing.assert_array_equal(np.asarray(frames["inference_ms"])[:3], [np.nan, np.nan, 21.5])
+    np.testing.assert_array_equal(np.asarray(frames["inference_ms"])[:3], [21.5, np.nan, 21.5])
+    np.testing.assert_array_equal(np.asarray(frames["misfit"])[:3], [np.nan, np.nan, 1.25])
+    np.testing.assert_array_equal(np.asarray(frames["noise_sd"])[:3], [np.nan, np.nan, 0.0105])
+    maps = cast("zarr.Array[Any]", frames["misfit_map"])
+    assert (maps.dtype, maps.attrs["block_px"], maps.attrs["pixel_um"]) == (np.float16, 16, 16 * spec.lr_pixel_um)
+    np.testing.assert_array_equal(np.asarray(maps[2]), where)
+    assert np.isnan(np.asarray(maps[:2])).all()
+    assert read_run(writer.path).misfit == 1.25
     assert np.asarray(frames["latency_ms"])[2] > 0
     table = read_frame_table(writer.path)
     for name in names:
         assert table[name].dtype == np.float64
         np.testing.assert_array_equal(table[name][:3], [values[name], np.nan, np.nan])
-    assert len({name.casefold() for name, _ in frames.arrays()}) == 8 + len(names)
+    assert len({name.casefold() for name, _ in frames.arrays()}) == 11 + len(names)
 
 
 def test_holes_are_nan_and_counted(writer: RunWriter) -> None:

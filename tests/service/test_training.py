@@ -17,7 +17,7 @@ from skimage.metrics import structural_similarity
 from livephase.errors import ConfigurationError, ModelError
 from livephase.phase.modelfile import read_card
 from livephase.phase.weights import load_network
-from livephase.training import validation
+from livephase.training import calibration, validation
 from livephase.training.batches import GeneratedBatches, StoredBatches
 from livephase.training.command import train
 from livephase.training.loop import PhaseLoss, learning_rate, start_network
@@ -59,10 +59,12 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def small_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Judge on fields of 512 pixels at one defocus, so that a test costs seconds."""
+    """Judge on fields of 512 pixels at one defocus, and calibrate on a few, so that a test costs seconds."""
     full = validation.simulated_field
     monkeypatch.setattr(validation, "simulated_field", lambda seed, _shape, *rest: full(seed, (512, 512), *rest))
     monkeypatch.setattr(validation, "FINAL_DEFOCI_UM", (6.0,))
+    monkeypatch.setattr(calibration, "simulated_field", lambda seed, **options: full(seed, (512, 512), **options))
+    monkeypatch.setattr(calibration, "SPECIMENS", 4)
 
 
 def write_recipe(folder: Path, steps: int = 40, text: str = RECIPE) -> Path:
@@ -107,6 +109,9 @@ def test_the_model_file_states_its_training_and_figures(tmp_path: Path, small_va
     assert len(card.training["data_sha256"]) == 64
     assert 0 < card.figures["simulated z=6 um"]["ssim"] < 1
     assert card.figures["conditions"]["noise_sd"] == 0.01
+    assert card.misfit is not None
+    assert card.misfit.frames == 16
+    assert card.misfit.threshold > 1
 
 
 def test_pairs_obey_the_forward_model_and_are_reused(tmp_path: Path) -> None:

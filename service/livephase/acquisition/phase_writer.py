@@ -98,6 +98,7 @@ class PhaseWriter:
         self._in_engine = 0
         self._measured_s: float | None = None
         self._fault: str | None = None
+        self._misfit: float | None = None
         self._closed = False
         self._abandoned = False
         self._wake = threading.Event()
@@ -126,6 +127,11 @@ class PhaseWriter:
     def expected_s(self) -> float:
         """Expected seconds until every frame handed over so far has its phase."""
         return self.waiting * (UNMEASURED_S if self._measured_s is None else self._measured_s)
+
+    @property
+    def misfit(self) -> float | None:
+        """Misfit of the latest phase that was judged and stored."""
+        return self._misfit
 
     @property
     def fault(self) -> str | None:
@@ -219,6 +225,8 @@ class PhaseWriter:
         except Exception as error:  # noqa: BLE001  logged and told there
             self._failed(taken, error)
             return
+        if result.misfit is not None:
+            self._misfit = result.misfit.value
         self._settled(taken)
         if taken.frame is not None:
             self._observer.frame_ready(

@@ -64,6 +64,8 @@ class RunProgress:
     remaining_s : float or None
         Estimate until the last phase is on disk; None when the run has ended, and before the first time point of
         a run without an interval.
+    misfit : float or None
+        Of the latest phase that was judged (``livephase.frames.Misfit``).
     """
 
     run_id: str
@@ -76,6 +78,7 @@ class RunProgress:
     ended_utc_ns: int | None
     counters: Counters
     remaining_s: float | None
+    misfit: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,7 @@ class Run:
                 ended_utc_ns=self._ended_utc_ns,
                 counters=self._sink.counters,
                 remaining_s=remaining_s,
+                misfit=self._phases.misfit,
             )
 
     @property

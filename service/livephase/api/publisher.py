@@ -136,6 +136,7 @@ class Publisher:
         """Show a frame; without phase while there is none."""
         if result is not None:
             self._metrics.inference.observe(result.inference_ms / 1000)
+        misfit = None if result is None else result.misfit
         self._hub.publish(
             PreviewFrame(
                 sequence=next(self._sequence),
@@ -151,6 +152,8 @@ class Publisher:
                 time_point=time_point,
                 out_of_range=bool(self.range_problems(defocus_um)),
                 saturated_fraction=saturated_fraction(frame),
+                misfit=None if misfit is None else misfit.value,
+                misfit_threshold=None if misfit is None else misfit.threshold,
                 scale=self._card.scale,
             )
         )

@@ -54,7 +54,7 @@ class StoreSink:
 
     def write_phase(self, index: int, result: PhaseResult, *, backfilled: bool) -> None:
         """Store a phase image and how it was computed."""
-        record = PhaseRecord(result.inference_ms, result.runtime, backfilled)
+        record = PhaseRecord(result.inference_ms, result.runtime, backfilled, result.misfit)
         self._writer.write_phase(index, result.phase_rad, record)
 
     def mark_raw_missing(self, index: int, reason: str) -> None:

@@ -101,7 +101,7 @@ def snap(services: Wired) -> SnapOut:
         ),
         phase=None if result is None else _statistics(result),
         phase_error=phase_error,
-        warnings=services.publisher.range_problems(defocus_um),
+        warnings=[*services.publisher.range_problems(defocus_um), *_doubts(result)],
     )
 
 
@@ -178,6 +178,13 @@ def _phase_of(
         return None, str(error)
 
 
+def _doubts(result: PhaseResult | None) -> list[str]:
+    if result is None or result.misfit is None or not result.misfit.is_raised:
+        return []
+    misfit = result.misfit
+    return [f"The phase does not explain the frame: misfit {misfit.value:.1f}, usual are up to {misfit.threshold:.1f}."]
+
+
 def _statistics(result: PhaseResult) -> PhaseStatistics:
     phase = result.phase_rad
     return PhaseStatistics(
@@ -187,6 +194,7 @@ def _statistics(result: PhaseResult) -> PhaseStatistics:
         sd_rad=float(np.nanstd(phase)),
         inference_ms=result.inference_ms,
         runtime=result.runtime,
+        misfit=None if result.misfit is None else result.misfit.value,
     )
 
 

@@ -294,6 +294,7 @@ class Runs:
             ended_utc=info.ended_utc,
             counters=CountersOut.of(info.counters),
             remaining_s=None,
+            misfit=info.misfit,
             path=str(info.path),
             warnings=[str(one) for one in warnings] if isinstance(warnings, list) else [],
         )

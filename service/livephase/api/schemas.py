@@ -53,6 +53,7 @@ class RunOut(BaseModel):
     remaining_s: float | None = Field(
         description="Estimate until the last phase is stored; null after the end, and while there is nothing to go by."
     )
+    misfit: float | None = Field(description="Of the latest phase that was judged; see the table frames/ of the store.")
     path: str = Field(description="The run's OME-Zarr on the service's computer.")
     warnings: list[str] = Field(description="Such as values outside the model's valid range.")
 
@@ -72,6 +73,7 @@ class RunOut(BaseModel):
             ended_utc=_iso(progress.ended_utc_ns),
             counters=CountersOut.of(progress.counters),
             remaining_s=progress.remaining_s,
+            misfit=progress.misfit,
             path=path,
             warnings=list(progress.warnings),
         )
@@ -122,6 +124,8 @@ class InferenceOut(BaseModel):
     restarts: int
     runtime: str | None
     last_ms: float | None
+    misfit: float | None = Field(description="Of the latest phase; 1 is usual for matched frames, null: not judged.")
+    misfit_threshold: float | None = Field(description="Above it the phase does not explain the frame.")
     heartbeat_age_s: float | None
     error: str | None = Field(description="Why the last worker ended.")
 
@@ -196,6 +200,7 @@ class PhaseStatistics(BaseModel):
     sd_rad: float
     inference_ms: float
     runtime: str
+    misfit: float | None = Field(description="1 is usual for matched frames; null: not judged.")
 
 
 class SnapOut(BaseModel):

@@ -65,6 +65,7 @@ class Services:
             lr_pixel_um=config.microscope.lr_pixel_um,
             wavelength_um=config.microscope.wavelength_um,
             coherence=config.microscope.coherence,
+            objective_na=config.microscope.objective_na,
             flat_field=FLAT_FIELD,
         )
         self.card = self.engine.card

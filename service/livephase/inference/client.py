@@ -40,7 +40,9 @@ class InferenceClient:
     lr_pixel_um, wavelength_um : float
         Camera pixel at the specimen and wavelength.
     coherence : float or None
-        S = NA_condenser / NA_objective; None where it is not known.
+        S = NA_condenser / NA_objective; where it is not known, a frame is judged by the S that explains it best.
+    objective_na : float, optional
+        Numerical aperture of the objective; that of the model's calibration where it is not known.
     flat_field : "none", "auto" or NDArray[float32]
         As in ``phase.preprocess.prepare``. An estimated one costs nothing in even light (RMSE 0.046 rad with and
         without it); without any, light that varies by 20 % over the field gave an RMSE of 1.8 rad.
@@ -68,6 +70,7 @@ class InferenceClient:
         lr_pixel_um: float,
         wavelength_um: float,
         coherence: float | None = None,
+        objective_na: float | None = None,
         flat_field: Literal["none", "auto"] | NDArray[np.float32] = "auto",
         threads: int | None = None,
         timeouts: Timeouts | None = None,
@@ -82,6 +85,7 @@ class InferenceClient:
             lr_pixel_um=lr_pixel_um,
             wavelength_um=wavelength_um,
             coherence=coherence,
+            objective_na=objective_na,
             flat_field=flat_field,
             threads=threads or os.cpu_count() or 1,
         )

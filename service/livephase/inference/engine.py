@@ -11,13 +11,20 @@ import numpy as np
 from livephase.errors import InferenceError, ModelError
 from livephase.inference.runtimes import DeviceMemoryError, Runtime, open_runtime
 from livephase.phase.conditions import Conditions
+from livephase.phase.consistency import compare, judge
 from livephase.phase.preprocess import prepare
+from livephase.phase.propagation import ImagingOptics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from livephase.frames import Misfit
     from livephase.inference.protocol import RuntimeName, WorkerSettings
     from livephase.phase.modelfile import ModelCard
+    from livephase.phase.preprocess import Prepared
+
+_COHERENCES = 4
+"""Where S is not known, so many values of the model's range are tried."""
 
 
 class PhaseEngine:
@@ -46,7 +53,9 @@ class PhaseEngine:
         self.runtime: Runtime
         self.runtime, self.card = self._open(settings.runtime)
 
-    def compute(self, pixels: NDArray[Any], defocus_um: float, bit_depth: int, out: NDArray[np.float32]) -> float:
+    def compute(
+        self, pixels: NDArray[Any], defocus_um: float, bit_depth: int, out: NDArray[np.float32]
+    ) -> tuple[float, Misfit | None]:
         """Compute one phase.
 
         Parameters
@@ -63,7 +72,9 @@ class PhaseEngine:
         Returns
         -------
         float
-            Wall time in ms.
+            Wall time of preprocessing and network in ms.
+        Misfit or None
+            Whether the phase explains the frame; None without a calibration, or with nothing to judge.
 
         Raises
         ------
@@ -87,7 +98,29 @@ class PhaseEngine:
             )
             raise InferenceError(msg)
         prepared.crop(phase, self.card.scale, out)
-        return (time.perf_counter() - began) * 1e3
+        inference_ms = (time.perf_counter() - began) * 1e3
+        return inference_ms, self._misfit(prepared, phase, defocus_um)
+
+    def _misfit(self, prepared: Prepared, phase: NDArray[np.float32], defocus_um: float) -> Misfit | None:
+        settings, calibration = self._settings, self.card.misfit
+        if calibration is None:
+            return None
+        lowest, highest = self.card.valid.coherence
+        known = settings.coherence
+        candidates = np.linspace(lowest, highest, _COHERENCES).tolist() if known is None else [known]
+        misfits: list[Misfit] = []
+        for coherence in candidates:
+            optics = ImagingOptics(
+                defocus_um,
+                settings.wavelength_um,
+                settings.lr_pixel_um,
+                coherence,
+                settings.objective_na or calibration.objective_na,
+            )
+            comparison = compare(prepared, phase, optics, settings.threads)
+            if comparison is not None:
+                misfits.append(judge(comparison, optics, calibration))
+        return min(misfits, key=lambda misfit: misfit.value, default=None)
 
     def _run(self, intensity: NDArray[np.float32], conditions: NDArray[np.float32]) -> NDArray[np.float32]:
         try:

@@ -9,7 +9,7 @@
        │ ◀────────────────── Done or Failed ── │  writes the phase to shared memory
        │ ── None ────────────────────────────▶ │  exits
 
-Pixels never travel through the pipe: see ``shared.py``.
+Pixels never travel through the pipe: see ``shared.py``. The misfit's map, of 2 to 3 kB, does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from livephase.frames import Misfit
 
 RuntimeName = Literal["auto", "openvino", "torch-cpu", "torch-cuda"]
 
@@ -36,6 +38,8 @@ class WorkerSettings:
         Digest of the model file whose card the service has read; a worker that finds another one does not start.
     lr_pixel_um, wavelength_um, coherence
         As in ``phase.conditions.Conditions``.
+    objective_na : float or None
+        Numerical aperture of the objective; None for that of the model's calibration.
     flat_field : "none", "auto" or NDArray
         As in ``phase.preprocess.prepare``.
     threads : int
@@ -48,6 +52,7 @@ class WorkerSettings:
     lr_pixel_um: float
     wavelength_um: float
     coherence: float | None
+    objective_na: float | None
     flat_field: Literal["none", "auto"] | NDArray[np.float32]
     threads: int
 
@@ -99,6 +104,7 @@ class Done:
     sequence: int
     inference_ms: float
     runtime: str
+    misfit: Misfit | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,10 @@ class InferenceStatus:
         What computes, e.g. ``"openvino-bf16"``; None until the model is loaded.
     last_ms : float or None
         Time of the latest phase in the worker.
+    misfit : float or None
+        Of the latest phase (``livephase.frames.Misfit``); None where it was not judged.
+    misfit_threshold : float or None
+        Above it the latest phase is not to be believed.
     heartbeat_age_s : float or None
         Seconds since the worker's heart was seen to beat.
     pending : int
@@ -35,6 +39,8 @@ class InferenceStatus:
     restarts: int
     runtime: str | None
     last_ms: float | None
+    misfit: float | None
+    misfit_threshold: float | None
     heartbeat_age_s: float | None
     pending: int
     error: str | None

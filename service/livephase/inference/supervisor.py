@@ -30,6 +30,8 @@ from livephase.inference.status import InferenceState, InferenceStatus
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from livephase.frames import Misfit
+
 log = logging.getLogger(__name__)
 
 _SLOTS = 2
@@ -80,6 +82,7 @@ class Supervisor:
         self._worker: WorkerProcess | None = None
         self._runtime: str | None = None
         self._last_ms: float | None = None
+        self._last_misfit: Misfit | None = None
         self._error: str | None = None
         self._start_failed = False
         self._restarts = self._failures = self._sequence = 0
@@ -135,6 +138,8 @@ class Supervisor:
                 restarts=self._restarts,
                 runtime=self._runtime,
                 last_ms=self._last_ms,
+                misfit=self._last_misfit.value if self._last_misfit else None,
+                misfit_threshold=self._last_misfit.threshold if self._last_misfit else None,
                 heartbeat_age_s=worker.heartbeat_age_s if worker else None,
                 pending=len(self._pending) + len(self._in_flight),
                 error=self._error,
@@ -221,8 +226,9 @@ class Supervisor:
             del self._in_flight[answer.sequence]
             if isinstance(answer, Done):
                 self._last_ms, self._runtime, self._failures = answer.inference_ms, answer.runtime, 0
+                self._last_misfit = answer.misfit
         if isinstance(answer, Done) and phase_rad is not None:
-            job.future.set_result(PhaseResult(phase_rad, answer.inference_ms, answer.runtime))
+            job.future.set_result(PhaseResult(phase_rad, answer.inference_ms, answer.runtime, answer.misfit))
         elif not isinstance(answer, Done):
             job.future.set_exception(InferenceError(answer.message))
         return None

@@ -88,10 +88,10 @@ def _answer(request: Request, engine: PhaseEngine, slots: AttachedSlots) -> Done
         height, width = request.shape
         scale = engine.card.scale
         out = view(segment, (height * scale, width * scale), np.float32, request.phase_offset)
-        elapsed_ms = engine.compute(pixels, request.defocus_um, request.bit_depth, out)
+        inference_ms, misfit = engine.compute(pixels, request.defocus_um, request.bit_depth, out)
     except Exception as error:  # noqa: BLE001 - one frame's failure must not end the worker
         return Failed(request.sequence, _describe(error))
-    return Done(request.sequence, elapsed_ms, engine.runtime.name)
+    return Done(request.sequence, inference_ms, engine.runtime.name, misfit)
 
 
 def _describe(error: Exception) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from livephase.errors import ModelError
+from livephase.phase.misfit_calibration import MisfitCalibration
 
 HEADER_KEY = "livephase"
 INPUT_GAIN = 10.0
@@ -50,6 +51,9 @@ class ModelCard(BaseModel):
     ----------
     figures : dict
         Figures on named test sets, e.g. ``{"synthetic z=6 um": {"ssim": 0.97, "rmse_rad": 0.07, "fields": 4}}``.
+    misfit : MisfitCalibration or None
+        What is usual when its phases are re-propagated (``phase.consistency``); None for a model that was not
+        calibrated, whose phases are then not judged.
     sha256 : str
         Digest of the whole file; the model's identity. Empty while a card is being written.
     """
@@ -63,6 +67,7 @@ class ModelCard(BaseModel):
     training: dict[str, Any]
     figures: dict[str, Any]
     licence: str = "BSD-3-Clause"
+    misfit: MisfitCalibration | None = None
     sha256: str = ""
 
     def range_problems(

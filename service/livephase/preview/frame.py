@@ -45,6 +45,9 @@ class PreviewFrame:
         The setting lies outside the valid range that the model states.
     saturated_fraction : float
         Fraction of camera pixels at the saturated count, computed on the counts themselves.
+    misfit, misfit_threshold : float or None
+        Whether the phase is to be believed (``livephase.frames.Misfit``); None without phase or where it was not
+        judged.
     scale : int
         HR pixels along the side of one camera pixel.
     """
@@ -62,6 +65,8 @@ class PreviewFrame:
     time_point: int | None = None
     out_of_range: bool = False
     saturated_fraction: float = 0.0
+    misfit: float | None = None
+    misfit_threshold: float | None = None
     scale: int = 4
 
     def image(self, kind: Kind) -> NDArray[np.float32 | np.uint8 | np.uint16] | None:

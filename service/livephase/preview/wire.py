@@ -73,8 +73,14 @@ def header_of(frame: PreviewFrame, kind: Kind, region: Region, *, age_ms: float,
         "time_point": frame.time_point,
         "out_of_range": frame.out_of_range,
         "saturated_fraction": frame.saturated_fraction,
+        "misfit": _number(frame.misfit),
+        "misfit_threshold": _number(frame.misfit_threshold),
         "dropped": dropped,
     }
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
 
 
 def encode(header: dict[str, Any], pixels: bytes | memoryview) -> bytes:

@@ -48,6 +48,8 @@ class RunInfo:
         ISO 8601: of the store, of the first raw frame, of the run's end.
     counters : Counters
         Frames written and recorded missing.
+    misfit : float or None
+        Of the last time point whose phase was judged.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class RunInfo:
     started_utc: str | None
     ended_utc: str | None
     counters: Counters
+    misfit: float | None
 
     @property
     def provenance(self) -> dict[str, JsonValue]:
@@ -103,6 +106,7 @@ def read_run(path: Path) -> RunInfo:
         started_utc=None if started_ns is None else iso_utc(started_ns),
         ended_utc=document.ended_utc,
         counters=counters,
+        misfit=_last_misfit(path, document.run),
     )
 
 
@@ -199,3 +203,9 @@ def _read(path: Path, array: ImageArray, index: int) -> NDArray[Any] | None:
         return read_frame(path, array, index)
     except ValueError as error:
         raise storage_error(error, path, f"frame {index} of {array.path} could not be read") from error
+
+
+def _last_misfit(path: Path, spec: RunSpec) -> float | None:
+    judged = FramesTable(path, spec).read("misfit")
+    judged = judged[np.isfinite(judged)]
+    return float(judged[-1]) if judged.size else None

@@ -1,8 +1,11 @@
-"""Frame table: one array over t for every value that is recorded with a frame.
+"""Frame table: one array over t for every value that is recorded with a frame, and the misfit's maps.
 
 The arrays have the planned length from the start and are not compressed, so that a value is changed in place: 8
 bytes in a page, which no reader sees half-written. They are not synced with every frame, because the journal is, and
 holds the same values; a store that was interrupted gets its table from there.
+
+``misfit_map`` (t, y, x) has one file for each frame, written once, atomically, before the misfit's value; the journal
+does not hold it.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from livephase.frames import MISFIT_BLOCK_PX
 from livephase.storage.durable import sync_directory, write_atomically
 from livephase.storage.journal import PhaseLine, RawLine
 from livephase.storage.layout import (
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from livephase.storage.spec import ImageName, RunSpec
 
 CHUNK_FRAMES: Final = 4096
+MISFIT_MAP: Final = "misfit_map"
 
 DType = Literal["int64", "float64", "uint8"]
 
@@ -64,6 +69,10 @@ BASE_COLUMNS: Final = (
     Column("exposure_ms", "float64", "millisecond", "exposure time"),
     Column("inference_ms", "float64", "millisecond", "time to compute the phase"),
     Column("latency_ms", "float64", "millisecond", "from the start of the exposure to the phase on disk"),
+    Column(
+        "misfit", "float64", None, "residual of the re-propagated phase; 1 is usual for matched frames, NaN not judged"
+    ),
+    Column("noise_sd", "float64", None, "standard deviation of the frame's noise over its level"),
     Column("raw_valid", "uint8", None, "see validity_codes of the group"),
     Column("phase_valid", "uint8", None, "see validity_codes of the group"),
 )
@@ -73,7 +82,7 @@ _RESERVED: Final = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORE
 
 def property_columns(recorded: tuple[str, ...]) -> dict[str, Column]:
     """Return the column of every recorded ``"Device.Property"``, named such that any file system takes it."""
-    taken = {column.name for column in BASE_COLUMNS}
+    taken = {column.name for column in BASE_COLUMNS} | {MISFIT_MAP}
     columns: dict[str, Column] = {}
     for name in recorded:
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")
@@ -102,6 +111,8 @@ class FramesTable:
         self._store = store
         self._frames = spec.frames
         self._chunk = min(spec.frames, CHUNK_FRAMES)
+        self._map_shape = tuple(-(-side // MISFIT_BLOCK_PX) for side in spec.lr_shape)
+        self._map_pixel_um = spec.lr_pixel_um * MISFIT_BLOCK_PX
         self.properties = property_columns(spec.recorded)
         self._columns = {column.name: column for column in (*BASE_COLUMNS, *self.properties.values())}
 
@@ -116,7 +127,7 @@ class FramesTable:
         attributes: Document = {"livephase": {"validity_codes": codes}}
         for column in self._columns.values():
             folder = self._store / FRAMES / column.name
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             codec: Document = {"name": "bytes"}
             if column.dtype != "uint8":
                 codec["configuration"] = {"endian": "little"}
@@ -128,6 +139,7 @@ class FramesTable:
                 (self._frames,), column.dtype, fill, (self._chunk,), [codec], ("t",), attributes=text
             )
             self._replace(folder / ZARR_JSON, to_json(document))
+        self._create_map()
         self._replace(self._store / FRAMES / ZARR_JSON, to_json(group_document(attributes)))
 
     def set_raw(self, line: RawLine) -> None:
@@ -135,8 +147,10 @@ class FramesTable:
         self._set(line.index, self._raw_row(line))
         self.set_validity("raw", line.index, Validity.WRITTEN)
 
-    def set_phase(self, line: PhaseLine) -> None:
+    def set_phase(self, line: PhaseLine, misfit_map: NDArray[np.float16] | None = None) -> None:
         """Set what a phase image brings; its validity last."""
+        if misfit_map is not None:
+            self._replace(self._map_path(line.index), misfit_map.astype("<f2").tobytes())
         self._set(line.index, _phase_row(line))
         self.set_validity("phase", line.index, line.validity)
 
@@ -150,7 +164,8 @@ class FramesTable:
             self._put(f"{image}_valid", 0, np.frombuffer(bytes(column), np.uint8))
 
     def rebuild(self, lines: Iterable[Line], codes: Mapping[ImageName, bytearray]) -> None:
-        """Write the whole table anew from a journal and the validity that follows from it."""
+        """Write the whole table anew from a journal and the validity that follows from it; the maps stay."""
+        self.create()
         values = {name: np.full(self._frames, column.fill, self._dtype(name)) for name, column in self._columns.items()}
         for line in lines:
             match line:
@@ -197,6 +212,29 @@ class FramesTable:
                     os.fsync(file.fileno())
             sync_directory(folder)
 
+    def _create_map(self) -> None:
+        text: Document = {
+            "description": "residual of the re-propagated phase over the expected one, rms; NaN: not judged",
+            "block_px": MISFIT_BLOCK_PX,
+            "pixel_um": self._map_pixel_um,
+        }
+        little: Document = {"name": "bytes", "configuration": {"endian": "little"}}
+        document = array_document(
+            (self._frames, *self._map_shape),
+            "float16",
+            "NaN",
+            (1, *self._map_shape),
+            [little],
+            ("t", "y", "x"),
+            attributes=text,
+        )
+        folder = self._store / FRAMES / MISFIT_MAP
+        folder.mkdir(exist_ok=True)
+        self._replace(folder / ZARR_JSON, to_json(document))
+
+    def _map_path(self, index: int) -> Path:
+        return self._store / FRAMES / MISFIT_MAP / f"c.{index}.0.0"
+
     def _raw_row(self, line: RawLine) -> dict[str, float]:
         row = {
             "time_utc_ns": line.time_utc_ns,
@@ -236,7 +274,12 @@ class FramesTable:
 
 
 def _phase_row(line: PhaseLine) -> dict[str, float]:
-    return {"inference_ms": line.inference_ms, "latency_ms": _number(line.latency_ms)}
+    return {
+        "inference_ms": line.inference_ms,
+        "latency_ms": _number(line.latency_ms),
+        "misfit": _number(line.misfit),
+        "noise_sd": _number(line.noise_sd),
+    }
 
 
 def _number(value: float | None) -> float:

@@ -48,7 +48,11 @@ class RawLine(_Line):
 
 
 class PhaseLine(_Line):
-    """A phase image is on disk. The latency is None when the start of the exposure is not known."""
+    """A phase image is on disk.
+
+    The latency is None when the start of the exposure is not known; misfit and noise are None when the phase was not
+    judged.
+    """
 
     kind: Literal["phase"] = "phase"
     index: int = Field(ge=0)
@@ -56,6 +60,8 @@ class PhaseLine(_Line):
     inference_ms: float
     latency_ms: float | None
     runtime: str
+    misfit: float | None = None
+    noise_sd: float | None = None
 
 
 class MissingLine(_Line):

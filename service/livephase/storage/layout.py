@@ -6,7 +6,7 @@
         zarr.json            phase image: OME-Zarr 0.5 multiscales, and ``livephase``: state, counters, provenance
         0/ 1/ 2/ 3/          phase, (t, c, y, x) float32 rad; one shard per frame and level: c.<t>.0.0.0
         raw/                 camera frames, an OME-Zarr image with one level
-        frames/              one array over t for each value recorded with a frame
+        frames/              one array over t for each value recorded with a frame, and misfit_map (t, y, x)
         livephase/           journal.jsonl, writer.lock, and temporary files
 
 ``livephase/`` is a Zarr array of rank 0 (the version of this layout), because Zarr libraries warn of a folder that they

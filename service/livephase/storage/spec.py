@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from livephase.frames import Misfit
+
 ImageName = Literal["raw", "phase"]
 """The two images of a run."""
 
@@ -125,8 +127,11 @@ class PhaseRecord:
     backfilled : bool
         Whether it was computed later, from the stored raw frame. A phase that replaces one recorded as missing
         counts as backfilled anyway.
+    misfit : Misfit or None
+        Whether the phase is to be believed.
     """
 
     inference_ms: float
     runtime: str
     backfilled: bool = False
+    misfit: Misfit | None = None

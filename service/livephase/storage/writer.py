@@ -165,6 +165,8 @@ class RunWriter:
         if not np.isfinite(phase_rad).any():
             raise StorageError(f"{self.path}: phase frame {index} has no finite pixel; record it as missing")
 
+        judged = record.misfit
+
         def line() -> PhaseLine:  # made at the commit, for the latency
             exposed_ns = int(self._exposed_ns[index])
             late = record.backfilled or self._ledger.codes["phase"][index] == Validity.MISSING
@@ -174,10 +176,12 @@ class RunWriter:
                 inference_ms=record.inference_ms,
                 latency_ms=(time.monotonic_ns() - exposed_ns) / 1e6 if exposed_ns else None,
                 runtime=record.runtime,
+                misfit=None if judged is None else _number(judged.value),
+                noise_sd=None if judged is None else _number(judged.noise_sd),
             )
 
         with self._claimed("phase", index):
-            self._write("phase", index, phase_levels(phase_rad), line)
+            self._write("phase", index, phase_levels(phase_rad), line, None if judged is None else judged.map)
 
     def mark_raw_missing(self, index: int, reason: str) -> None:
         """Record that a raw frame will not come, and so no phase; harmless when it is recorded already.
@@ -241,7 +245,12 @@ class RunWriter:
                 self._writer_lock.release()
 
     def _write(
-        self, image: ImageName, index: int, levels: Sequence[Pixels], line: Callable[[], RawLine | PhaseLine]
+        self,
+        image: ImageName,
+        index: int,
+        levels: Sequence[Pixels],
+        line: Callable[[], RawLine | PhaseLine],
+        misfit_map: NDArray[np.float16] | None = None,
     ) -> None:
         """Write the shards of a claimed frame, then commit it; all or nothing."""
         shards = self._shards[image]
@@ -249,21 +258,23 @@ class RunWriter:
             shards.write(index, levels)
             try:
                 with self._commits:
-                    self._commit(image, index, line())
+                    self._commit(image, index, line(), misfit_map)
             except (OSError, ValueError):
                 shards.remove(index)
                 raise
         except (OSError, ValueError) as error:
             raise storage_error(error, self.path, f"{image} frame {index} could not be written") from error
 
-    def _commit(self, image: ImageName, index: int, line: RawLine | PhaseLine) -> None:
+    def _commit(
+        self, image: ImageName, index: int, line: RawLine | PhaseLine, misfit_map: NDArray[np.float16] | None
+    ) -> None:
         before = self._ledger.codes[image][index]
         self._journal.append(line)
         try:
             if isinstance(line, RawLine):
                 self._table.set_raw(line)
             else:
-                self._table.set_phase(line)
+                self._table.set_phase(line, misfit_map)
             if index >= self._ledger.lengths[image]:
                 show_frames(self.path, self._arrays[image], index + 1)
         except OSError:

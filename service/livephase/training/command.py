@@ -14,6 +14,7 @@ from livephase.phase.modelfile import ModelCard, read_card
 from livephase.phase.weights import save_network
 from livephase.training import validation
 from livephase.training.batches import GeneratedBatches, StoredBatches
+from livephase.training.calibration import calibrate_network
 from livephase.training.curves import draw_curves, draw_samples
 from livephase.training.loop import Trainer
 from livephase.training.pairs import make_pairs
@@ -110,6 +111,7 @@ def train(recipe_path: Path, folder: Path, device: str | None = None) -> ModelCa
             },
             **validation.judge(network, frames),
         },
+        misfit=calibrate_network(network, recipe),
     )
     card = save_network(folder / f"{recipe.name}-{recipe.version}.safetensors", network, card)
     draw_curves(folder / "log.jsonl", folder / "curves.png")
