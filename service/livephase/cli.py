@@ -6,21 +6,18 @@ modules are imported by the commands that need them, so that ``--help`` is quick
 
 from __future__ import annotations
 
-import json
 import sys
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from livephase.collect_cli import collect
 from livephase.image_commands import simulate, tie
+from livephase.models_cli import models, show_card
 from livephase.reconstruct_cli import reconstruct
 from livephase_devices.errors import LivephaseError
-
-if TYPE_CHECKING:
-    from livephase.phase.modelfile import ModelCard
 
 app = typer.Typer(
     name="livephase",
@@ -29,7 +26,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-models = typer.Typer(help="Look at models.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.command()(collect)
 app.command()(reconstruct)
@@ -73,10 +69,13 @@ def demo(
     data: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("livephase-data"),
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
     speedup: Annotated[float, typer.Option(min=0, max=1e6, help="Biology seconds per real second.")] = 60.0,
-    model: Annotated[Path | None, typer.Option(help="A model file instead of the bundled one.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of a model, or a model file; by default one that fits.")
+    ] = None,
 ) -> None:
     """Start the simulated microscope and the service, and show live phase."""
     from livephase.config import LiveTable, ModelTable, ServerTable, ServiceConfig
+    from livephase.phase.library import find_model
     from livephase.serving import serve as run_service
     from livephase_devices.config import MicroscopeConfig
 
@@ -84,7 +83,7 @@ def demo(
     config = ServiceConfig(
         microscope=microscope,
         service=ServerTable(port=port, data=data),
-        model=ModelTable(path=model),
+        model=ModelTable(path=None if model is None else find_model(model).path),
         live=LiveTable(on_start=True, defocus_um=DEMO_DEFOCUS_UM),
     )
 
@@ -122,42 +121,4 @@ def train(
     """Train a model by a recipe, or go on where a run in that folder stopped."""
     from livephase.training.command import train as run_training
 
-    _show_card(run_training(recipe, out, device), as_json=False)
-
-
-@models.command("list")
-def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the bundled models."""
-    from livephase.phase.modelfile import bundled_models, read_card
-
-    cards = [read_card(path) for path in bundled_models()]
-    if as_json:
-        _print_json([card.model_dump(mode="json") for card in cards])
-        return
-    for card in cards:
-        print(f"{card.name} {card.version}  {card.architecture.name} {card.architecture.width}  sha256 {card.sha256}")
-
-
-@models.command("show")
-def show_model(
-    model: Annotated[str, typer.Argument(help="Name of a bundled model, or a model file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show what a model is, where it is valid, and its figures."""
-    from livephase.phase.modelfile import bundled_models, read_card
-
-    named = [card for card in map(read_card, bundled_models()) if card.name == model]
-    _show_card(named[0] if named else read_card(Path(model)), as_json=as_json)
-
-
-def _show_card(card: ModelCard, *, as_json: bool) -> None:
-    content: dict[str, Any] = card.model_dump(mode="json")
-    if as_json:
-        _print_json(content)
-        return
-    for key, value in content.items():
-        print(f"{key:13} {value if isinstance(value, str | int) else json.dumps(value)}")
-
-
-def _print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, allow_nan=False))
+    show_card(run_training(recipe, out, device), as_json=False)

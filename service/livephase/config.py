@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from livephase.errors import ConfigurationError
 from livephase_devices.config import CONFIG_FOLDER, MicroscopeConfig
@@ -44,18 +44,29 @@ class ServerTable(BaseModel):
 class ModelTable(BaseModel):
     """Table ``[model]``: which network, computed by what.
 
+    Without ``name`` and ``path`` a model is chosen whose valid range fits the microscope (``phase.choice``).
+
     Attributes
     ----------
+    name : str or None
+        Name of a bundled or imported model.
     path : Path or None
-        A model file; None is the bundled model.
+        A model file.
     runtime : str
         ``"auto"``, ``"openvino"``, ``"torch-cpu"`` or ``"torch-cuda"``.
     """
 
     model_config = _STRICT
 
+    name: str | None = None
     path: Path | None = None
     runtime: Literal["auto", "openvino", "torch-cpu", "torch-cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.name is not None and self.path is not None:
+            raise ValueError("give name or path, not both")
+        return self
 
 
 class LiveTable(BaseModel):

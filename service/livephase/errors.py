@@ -5,7 +5,8 @@
     LivephaseError
     ├── ConfigurationError   a file or argument of the user is wrong      422
     ├── ModelError           a model file cannot be used                  422
-    │   └── ModelRangeError      values outside the model's valid range   422
+    │   ├── ModelRangeError      values outside the model's valid range   422
+    │   └── ModelNotFoundError   no model of that name                    404
     ├── InferenceError       the worker could not compute a phase         503
     │   └── WorkerDiedError      the worker process ended under the frame 503
     ├── StorageError         a run could not be written or read           507
@@ -40,6 +41,14 @@ class ModelRangeError(ModelError):
 
     slug = "model-range"
     title = "Outside the model's valid range"
+
+
+class ModelNotFoundError(ModelError):
+    """No model has that name."""
+
+    status = 404
+    slug = "model-not-found"
+    title = "No such model"
 
 
 class InferenceError(LivephaseError):

@@ -7,7 +7,6 @@ import platform
 import time
 import uuid
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,19 +23,13 @@ if TYPE_CHECKING:
     from livephase.frames import Misfit
     from livephase.inference.client import InferenceClient
     from livephase.inference.reconstruct import FramePlan
+    from livephase.phase.choice import Choice, Optics
     from livephase.phase.modelfile import ModelCard
     from livephase.storage import RunSpec, RunWriter
     from livephase_devices.recording import Recording
 
 _START_TIMEOUT_S = 300.0
 _SUFFIX = ".ome.zarr"
-
-
-@dataclass(frozen=True, slots=True)
-class _Optics:
-    defocus_um: float
-    wavelength_um: float
-    coherence: float | None
 
 
 def reconstruct(
@@ -46,7 +39,9 @@ def reconstruct(
     pixel_um: Annotated[float, typer.Option(min=0.001, help="Pixel of the frames at the specimen, um.")],
     wavelength_um: Annotated[float, typer.Option(min=0.1, max=2.0, help="Wavelength, um.")],
     coherence: Annotated[float | None, typer.Option(min=0, help="S = NA_condenser / NA_objective.")] = None,
-    model: Annotated[Path | None, typer.Option(help="A model file instead of the bundled one.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of a model, or a model file; by default one that fits.")
+    ] = None,
     flat_field: Annotated[
         str, typer.Option(help="auto (estimated from each frame), none, or an image without specimen.")
     ] = "auto",
@@ -60,26 +55,20 @@ def reconstruct(
     """
     from livephase.inference.client import InferenceClient
     from livephase.inference.reconstruct import plan_frames
-    from livephase.phase.modelfile import default_model_path, read_card
+    from livephase.phase.choice import Optics
 
     _check_out(out)
-    model_path = model or default_model_path()
-    card = read_card(model_path)
-    optics = _Optics(defocus_um, wavelength_um, coherence)
+    optics = Optics(pixel_um, wavelength_um, defocus_um, coherence)
+    choice, advice = _choose(model, optics)
+    card, problems = choice.model.card, list(choice.problems)
+    if problems and not allow_out_of_range:
+        override = "--allow-out-of-range computes it all the same, at your own judgement."
+        raise ModelRangeError(f"model '{card.name}': {' '.join(problems)} {advice} {override}")
     with closing(_open(recording)) as frames:
         plan = plan_frames(card, (frames.frame(index) for index in range(frames.count)), pixel_um)
-        problems = card.range_problems(
-            defocus_um=defocus_um,
-            lr_pixel_um=plan.lr_pixel_um,
-            wavelength_um=wavelength_um,
-            coherence=coherence,
-        )
-        if problems and not allow_out_of_range:
-            msg = f"{' '.join(problems)} --allow-out-of-range computes it all the same, at your own judgement."
-            raise ModelRangeError(msg)
         flat = _flat_field(flat_field, frames.shape, plan)
         with InferenceClient(
-            model_path,
+            choice.model.path,
             lr_pixel_um=plan.lr_pixel_um,
             wavelength_um=wavelength_um,
             coherence=coherence,
@@ -87,9 +76,20 @@ def reconstruct(
         ) as client:
             client.wait_ready(_START_TIMEOUT_S)
             provenance = _provenance(frames, plan, card, optics, flat_field, problems, client.status().runtime)
-            _reconstruct(client, frames, plan, _spec(out, frames, plan, card, optics, provenance), out)
+            _reconstruct(client, frames, plan, _spec(out, frames, plan, card, defocus_um, provenance), out)
     for problem in problems:
         print(f"outside the model's valid range: {problem}")
+
+
+def _choose(model: str | None, optics: Optics) -> tuple[Choice, str]:
+    """Return the model that is named or else chosen, and what to say where it does not fit."""
+    from livephase.phase.choice import choose_for_recording
+    from livephase.phase.library import find_model, known_models
+
+    named = [] if model is None else [find_model(model)]
+    known, _ = known_models()
+    best = choose_for_recording(known or named, optics)
+    return choose_for_recording(named or known, optics), best.advice(optics)
 
 
 def _check_out(out: Path) -> None:
@@ -127,7 +127,7 @@ def _flat_field(choice: str, shape: tuple[int, ...], plan: FramePlan) -> Literal
 
 
 def _spec(
-    out: Path, frames: Recording, plan: FramePlan, card: ModelCard, optics: _Optics, provenance: dict[str, Any]
+    out: Path, frames: Recording, plan: FramePlan, card: ModelCard, defocus_um: float, provenance: dict[str, Any]
 ) -> RunSpec:
     from livephase.storage import RunSpec
 
@@ -140,7 +140,7 @@ def _spec(
         dtype="uint8" if plan.dtype == "uint8" else "uint16",
         scale=card.scale,
         lr_pixel_um=plan.lr_pixel_um,
-        defocus_um=optics.defocus_um,
+        defocus_um=defocus_um,
         provenance=provenance,
     )
 
@@ -207,7 +207,7 @@ def _provenance(
     frames: Recording,
     plan: FramePlan,
     card: ModelCard,
-    optics: _Optics,
+    optics: Optics,
     flat_field: str,
     problems: list[str],
     runtime: str | None,

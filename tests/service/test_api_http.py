@@ -13,6 +13,8 @@ import pytest
 import tensorstore
 import zarr
 
+from livephase.phase.modelfile import bundled_models, read_card
+
 if TYPE_CHECKING:
     from conftest import ServiceProcess
 
@@ -50,6 +52,7 @@ def test_openapi_describes_every_route(service: ServiceProcess) -> None:
         "/api/v1/health",
         "/api/v1/metrics",
         "/api/v1/models",
+        "/api/v1/models/active",
         "/api/v1/microscope",
         "/api/v1/live/start",
         "/api/v1/live/stop",
@@ -95,12 +98,42 @@ def test_metrics_are_prometheus_text(service: ServiceProcess, place: str) -> Non
     assert "python_info" not in answer.text
 
 
-def test_models_names_the_active_one(service: ServiceProcess) -> None:
-    (model,) = service.get("/models")["models"]
-    assert model["name"] == "untrained"
-    assert model["active"] is True
-    assert len(model["sha256"]) == 64
-    assert model["valid"]["defocus_um"] == [1, 13]
+def test_models_says_how_each_fits_and_which_is_active(service: ServiceProcess) -> None:
+    known = service.get("/models")
+    models = {model["name"]: model for model in known["models"]}
+    assert known["active"] == "untrained"
+    assert [name for name, model in models.items() if model["active"]] == ["untrained"]
+    assert models["untrained"]["source"] == "file"
+    assert len(models["untrained"]["sha256"]) == 64
+    assert models["untrained"]["valid"]["defocus_um"] == [1, 13]
+    assert models["untrained"]["parameters"] > 1000
+    assert {read_card(path).name for path in bundled_models()} <= set(models)
+    for model in models.values():
+        assert model["fits"] == (model["problems"] == [])
+        assert model["distance"] >= 0
+    # Bundled models come before one that was named by its path, where both fit.
+    assert models[known["nearest"]]["fits"] is True
+    assert models[known["nearest"]]["source"] == "bundled"
+    assert known["advice"] is None
+    described = service.get("/microscope")
+    assert described["model"] == {key: models["untrained"][key] for key in ("name", "version", "sha256")}
+    assert described["advice"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"name": "no-such-model"}, 404, ["no-such-model", "untrained"]),
+        ({}, 422, ["name", "required"]),
+        ({"name": 7}, 422, ["name"]),
+        ({"name": "untrained", "path": "/etc/passwd"}, 422, ["path"]),
+    ],
+)
+def test_a_wrong_choice_of_the_model(
+    service: ServiceProcess, body: dict[str, Any], status: int, words: list[str]
+) -> None:
+    assert_problem(service.http.put("/api/v1/models/active", json=body), status, *words)
+    assert service.get("/models")["active"] == "untrained"
 
 
 def test_the_page_is_served_and_is_never_the_answer_to_a_wrong_path(service: ServiceProcess) -> None:
@@ -175,6 +208,7 @@ def test_a_patch_is_confirmed_by_the_devices(service: ServiceProcess) -> None:
     assert changed["microscope"]["exposure_ms"] == 12.5
     assert changed["microscope"]["defocus_um"] == pytest.approx(14.0, abs=0.01)
     assert any("defocus_um" in problem for problem in changed["range_problems"])
+    assert any("nearest" in advice for advice in changed["advice"])
     back = service.http.patch("/api/v1/microscope", json={"exposure_ms": 20.0, "defocus_um": 6.0}).json()
     assert back["range_problems"] == []
 

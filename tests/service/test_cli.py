@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -85,6 +85,7 @@ def test_a_missing_configuration(cli: Callable[..., subprocess.CompletedProcess[
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
+        ("[model]", "[model]\nname = 'fast'", ["name or path, not both"]),
         ('cfg = "small.cfg"', 'cfg = "missing.cfg"', ["missing.cfg", "no such Micro-Manager configuration"]),
         ('camera = "Camera"', 'camera = "Kamera"', ["Kamera"]),
         ('lens = "Lens"', 'lens = "Linse"', ["Linse"]),
@@ -145,6 +146,7 @@ def test_a_model_that_is_a_pickle(
         ["demo", "--port", "http"],
         ["demo", "--port", "99999"],
         ["demo", "--speedup", "-1"],
+        ["demo", "--model", "no-such-model"],
         ["models", "show", "no-such-model"],
         ["simulate", "nowhere.npy", "out.npy", "--defocus-um", "6"],
         ["train", "nowhere.toml", "--out", "folder"],
@@ -199,13 +201,18 @@ def test_a_run_with_the_demo_camera_says_that_it_is_out_of_range(
     )
     service = serve_toml(toml)
     service.wait_ready()
-    assert any("lr_pixel_um" in one for one in service.get("/microscope")["range_problems"])
+    described = service.get("/microscope")
+    assert any("lr_pixel_um" in one for one in described["range_problems"])
+    (advice,) = described["advice"]
+    assert "livephase models recipe --lr-pixel-um 1 --wavelength-um 0.55 --objective-na 0.3" in advice
+    assert "livephase models recipe" in service.errors, "it is said at the start, too"
     run = service.wait_run(service.start_run(time_points=5)["id"])
     assert run["state"] == "completed"
     assert run["counters"]["phase_written"] == 5
     assert any("lr_pixel_um = 1 is outside the model's valid range" in warning for warning in run["warnings"])
     stored = read_run(service.data / f"{run['id']}.ome.zarr")
-    assert stored.provenance["outside_valid_range"] == run["warnings"]
+    provenance: Any = stored.provenance
+    assert [*provenance["outside_valid_range"], advice] == run["warnings"]
     assert stored.spec.dtype == "uint16"
 
 
@@ -289,11 +296,3 @@ def test_models_show_prints_the_card(
     assert card["name"] == "untrained"
     assert len(card["sha256"]) == 64
     assert "untrained" in cli("models", "show", untrained_model).stdout
-
-
-def test_models_list_names_the_bundled_ones(cli: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    from livephase.phase.modelfile import bundled_models, read_card
-
-    done = cli("models", "list", "--json")
-    assert done.returncode == 0, done.stderr
-    assert [card["sha256"] for card in json.loads(done.stdout)] == [read_card(p).sha256 for p in bundled_models()]

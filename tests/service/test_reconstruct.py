@@ -19,8 +19,11 @@ from livephase.errors import ConfigurationError, InferenceError, ModelError, Mod
 from livephase.inference.engine import PhaseEngine
 from livephase.inference.protocol import WorkerSettings
 from livephase.inference.reconstruct import plan_frames
+from livephase.phase.choice import Optics, choose_for_recording
+from livephase.phase.library import known_models
 from livephase.phase.modelfile import read_card
 from livephase.phase.preprocess import resample_area
+from livephase.phase.weights import load_network, save_network
 from livephase.reconstruct_cli import reconstruct
 from livephase.storage import read_phase_frame, read_raw_frame, read_run
 from livephase.storage.journal import PhaseLine, RawLine, read_journal
@@ -82,7 +85,7 @@ def write_recording(kind: str, folder: Path, frames: NDArray[Any]) -> Path:
 def test_every_recorded_frame_gets_its_phase(kind: str, untrained_model: Path, tmp_path: Path) -> None:
     frames = recorded(3, dtype="uint16" if kind == "ome-tiff" else "uint8")
     out = tmp_path / "out.ome.zarr"
-    reconstruct(write_recording(kind, tmp_path, frames), out, **OPTICS, model=untrained_model)
+    reconstruct(write_recording(kind, tmp_path, frames), out, **OPTICS, model=str(untrained_model))
     run = read_run(out)
     assert run.state == "completed"
     assert (run.counters.raw_written, run.counters.phase_written, run.counters.phase_missing) == (3, 3, 0)
@@ -99,7 +102,7 @@ def test_every_recorded_frame_gets_its_phase(kind: str, untrained_model: Path, t
 def test_store_states_no_exposure_that_nobody_measured(untrained_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.ome.zarr"
     before_ns = time.time_ns()
-    reconstruct(write_recording("tiff", tmp_path, recorded(2)), out, **OPTICS, model=untrained_model)
+    reconstruct(write_recording("tiff", tmp_path, recorded(2)), out, **OPTICS, model=str(untrained_model))
     group: Any = zarr.open_group(out, mode="r")
     table: Any = {name: np.asarray(group["frames"][name]) for name in group["frames"].array_keys()}
     for name in ("exposure_ms", "defocus_um", "latency_ms"):
@@ -133,26 +136,33 @@ def test_frame_without_phase_is_marked_and_the_others_are_there(untrained_model:
     frames[2] = 0
     out = tmp_path / "out.ome.zarr"
     with pytest.raises(InferenceError, match="1 of 5 frames have no phase; frame 2: the frame is dark"):
-        reconstruct(write_recording("tiff", tmp_path, frames), out, **OPTICS, model=untrained_model)
+        reconstruct(write_recording("tiff", tmp_path, frames), out, **OPTICS, model=str(untrained_model))
     run = read_run(out)
     assert run.state == "completed"
     assert (run.counters.raw_written, run.counters.phase_written, run.counters.phase_missing) == (5, 4, 1)
     check_frames(out, frames, untrained_model, 8, missing=2)
 
 
-def test_finer_pixels_are_averaged_to_the_models_and_that_is_recorded(untrained_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("pixel_um", "lr_shape"),
+    # 4 x 4 pixels; and, where no multiple lies in the untrained model's range, parts of pixels to its centre.
+    [(0.65, (70, 82)), (1.7, (183, 215))],
+)
+def test_finer_pixels_are_averaged_to_the_models_and_that_is_recorded(
+    untrained_model: Path, tmp_path: Path, pixel_um: float, lr_shape: tuple[int, int]
+) -> None:
     frames = recorded(1, (280, 330))
     out = tmp_path / "out.ome.zarr"
-    reconstruct(write_recording("tiff", tmp_path, frames[0]), out, **changed(pixel_um=0.5), model=untrained_model)
+    source = write_recording("tiff", tmp_path, frames[0])
+    reconstruct(source, out, **changed(pixel_um=pixel_um), model=str(untrained_model))
     run = read_run(out)
-    # The centre of the untrained model's range.
     assert run.spec.lr_pixel_um == pytest.approx(2.6)
-    assert run.spec.lr_shape == (53, 63)
+    assert run.spec.lr_shape == lr_shape
     raw = read_raw_frame(out, 0)
-    np.testing.assert_allclose(raw / 256, resample_area(frames[0], 0.5, 2.6), atol=0.002)
+    np.testing.assert_allclose(raw / 256, resample_area(frames[0], pixel_um, 2.6), atol=0.002)
     np.testing.assert_allclose(read_phase_frame(out, 0), computed(untrained_model, raw, 16), atol=2**-11 + 1e-4)
     assert run.provenance["resampling"] == {
-        "from_um": 0.5,
+        "from_um": pixel_um,
         "to_um": pytest.approx(2.6),
         "method": "area average",
         "counts_per_recorded_count": 256.0,
@@ -163,13 +173,13 @@ def test_later_brighter_frames_do_not_overflow_when_averaged(untrained_model: Pa
     frames = recorded(2, (280, 330)).astype(np.uint16)
     frames[1] *= 100
     out = tmp_path / "out.ome.zarr"
-    reconstruct(write_recording("tiff", tmp_path, frames), out, **changed(pixel_um=0.5), model=untrained_model)
+    reconstruct(write_recording("tiff", tmp_path, frames), out, **changed(pixel_um=0.65), model=str(untrained_model))
     provenance: Any = read_run(out).provenance
     # The brightest frame has 14 bits.
     assert provenance["resampling"]["counts_per_recorded_count"] == 4.0
     for index, pixels in enumerate(frames):
-        np.testing.assert_allclose(read_raw_frame(out, index) / 4, resample_area(pixels, 0.5, 2.6), atol=0.126)
-    plan = plan_frames(read_card(untrained_model), frames[:1], 0.5)
+        np.testing.assert_allclose(read_raw_frame(out, index) / 4, resample_area(pixels, 0.65, 2.6), atol=0.126)
+    plan = plan_frames(read_card(untrained_model), frames[:1], 0.65)
     assert plan.gain == 256.0
     with pytest.raises(InferenceError, match="more than the 65535 of uint16"):
         plan.convert(frames[1])
@@ -184,11 +194,12 @@ def test_values_outside_the_valid_range_need_permission(untrained_model: Path, t
         ({"wavelength_um": 0.7}, "wavelength_um = 0.7 is outside"),
         ({"coherence": 0.9}, "coherence = 0.9 is outside"),
     ):
-        with pytest.raises(ModelRangeError, match=named):
-            reconstruct(source, out, **changed(**values), model=untrained_model)
+        with pytest.raises(ModelRangeError, match=f"model 'untrained': {named}.* --allow-out-of-range") as refused:
+            reconstruct(source, out, **changed(**values), model=str(untrained_model))
+        assert "livephase models recipe" in str(refused.value), "no bundled model serves these either"
         assert not out.exists()
     values = changed(defocus_um=25.0, coherence=0.3)
-    reconstruct(source, out, **values, model=untrained_model, allow_out_of_range=True)
+    reconstruct(source, out, **values, model=str(untrained_model), allow_out_of_range=True)
     run = read_run(out)
     assert run.counters.phase_written == 1
     assert run.provenance["outside_valid_range"] == ["defocus_um = 25 is outside the model's valid range 1 to 13."]
@@ -201,6 +212,35 @@ def test_values_outside_the_valid_range_need_permission(untrained_model: Path, t
     }
 
 
+def test_without_a_name_the_model_that_fits_is_used(tmp_path: Path) -> None:
+    """The bundled ones; and where none fits, the refusal names the nearest."""
+    source = write_recording("tiff", tmp_path, recorded(1))
+    expected = choose_for_recording(known_models()[0], Optics(2.6, 0.55, 6.0))
+    assert expected.problems == ()
+    out = tmp_path / "out.ome.zarr"
+    reconstruct(source, out, **OPTICS)
+    provenance: Any = read_run(out).provenance
+    assert provenance["model"]["sha256"] == expected.model.card.sha256
+    far = choose_for_recording(known_models()[0], Optics(30.0, 0.55, 6.0)).model.card.name
+    with pytest.raises(ModelRangeError, match=f"nearest is '{far}'"):
+        reconstruct(source, tmp_path / "x.ome.zarr", **changed(pixel_um=30.0))
+    with pytest.raises(ModelError, match="no model has the name 'nonsense'"):
+        reconstruct(source, tmp_path / "x.ome.zarr", **OPTICS, model="nonsense")
+
+
+def test_the_refusal_names_the_model_that_fits(untrained_model: Path, tmp_path: Path) -> None:
+    """A model named by its path does not serve a wavelength that a bundled one serves."""
+    network, card = load_network(untrained_model)
+    blue = card.model_copy(
+        update={"name": "blue", "valid": card.valid.model_copy(update={"wavelength_um": (0.4, 0.5)})}
+    )
+    path = tmp_path / "blue.safetensors"
+    save_network(path, network, blue)
+    fitting = choose_for_recording(known_models()[0], Optics(2.6, 0.55, 6.0)).model.card.name
+    with pytest.raises(ModelRangeError, match=f"wavelength_um = 0.55 is outside.* Model '{fitting}' fits"):
+        reconstruct(write_recording("tiff", tmp_path, recorded(1)), tmp_path / "x.ome.zarr", **OPTICS, model=str(path))
+
+
 def test_flat_field_image_is_divided_out(untrained_model: Path, tmp_path: Path) -> None:
     light = np.linspace(0.6, 1.4, 80)[None, :]
     frames = np.round(recorded(1)[0] * light * 100).astype(np.uint16)
@@ -208,7 +248,7 @@ def test_flat_field_image_is_divided_out(untrained_model: Path, tmp_path: Path) 
     tifffile.imwrite(flat, np.round(np.repeat(20000 * light, 64, axis=0)).astype(np.uint16))
     source = write_recording("tiff", tmp_path, frames)
     out = tmp_path / "out.ome.zarr"
-    reconstruct(source, out, **OPTICS, model=untrained_model, flat_field=str(flat))
+    reconstruct(source, out, **OPTICS, model=str(untrained_model), flat_field=str(flat))
     phase = read_phase_frame(out, 0)
     even = computed(untrained_model, recorded(1)[0], 8, "none")
     uncorrected = computed(untrained_model, frames, 14, "none")
@@ -216,7 +256,7 @@ def test_flat_field_image_is_divided_out(untrained_model: Path, tmp_path: Path) 
     assert np.abs(uncorrected - even).max() > 0.2 * np.abs(even).max()
     tifffile.imwrite(flat, np.ones((10, 10), np.uint8))
     with pytest.raises(ConfigurationError, match="have to match"):
-        reconstruct(source, tmp_path / "x.ome.zarr", **OPTICS, model=untrained_model, flat_field=str(flat))
+        reconstruct(source, tmp_path / "x.ome.zarr", **OPTICS, model=str(untrained_model), flat_field=str(flat))
 
 
 def test_what_cannot_be_done_is_said_in_one_line(untrained_model: Path, tmp_path: Path) -> None:
@@ -236,7 +276,7 @@ def test_what_cannot_be_done_is_said_in_one_line(untrained_model: Path, tmp_path
         (source, good, pickled, ModelError, "pickle"),
     ):
         with pytest.raises(error, match=message) as caught:
-            reconstruct(source_path, out, **OPTICS, model=model)
+            reconstruct(source_path, out, **OPTICS, model=str(model))
         assert "\n" not in str(caught.value)
     assert not good.exists()
 
@@ -256,7 +296,7 @@ def test_measured_hela_frame_through_the_command(untrained_model: Path, tmp_path
     command += ["--model", str(untrained_model)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "1 of 1 phases, 456 x 320 at 0.65 um" in done.stdout
+    assert "1 of 1 phases, 464 x 324 at 0.6394 um" in done.stdout
     phase = read_phase_frame(out, 0)
     # NaN outside the octagonal field stop, finite inside.
     assert 0.4 < np.isfinite(phase).mean() < 0.62

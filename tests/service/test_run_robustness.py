@@ -80,7 +80,8 @@ def metrics() -> Metrics:
 @pytest.fixture
 def publisher(hub: PreviewHub, metrics: Metrics, untrained_model: Path, tmp_path: Path) -> Publisher:
     """A publisher with metrics of its own."""
-    return Publisher(hub, metrics, TWIN, read_card(untrained_model), lambda run_id: tmp_path / run_id)
+    card = read_card(untrained_model)
+    return Publisher(hub, metrics, TWIN, lambda: card, lambda run_id: tmp_path / run_id)
 
 
 def progress(counters: Counters, state: RunState = "running") -> RunProgress:

@@ -188,7 +188,10 @@ def test_only_finer_pixels_are_resampled() -> None:
     )
     architecture = Architecture(name="subpixel-unet", width=8)
     card = ModelCard(name="m", version="1", architecture=architecture, scale=4, valid=valid, training={}, figures={})
-    assert model_pixel_um(card, 0.93) == pytest.approx(2.6)
+    # Whole pixels are averaged where a multiple lies in the range, the one nearest to its centre.
+    assert model_pixel_um(card, 0.93) == pytest.approx(3 * 0.93)
+    assert model_pixel_um(card, 0.2325) == pytest.approx(11 * 0.2325)
+    assert model_pixel_um(card, 1.7) == pytest.approx(2.6)
     assert model_pixel_um(card, 2.45) == 2.45
     assert model_pixel_um(card, 5.0) == 5.0
 

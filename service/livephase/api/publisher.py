@@ -56,8 +56,10 @@ class Publisher:
         Gets every frame and every event.
     metrics : Metrics
         Counts them.
-    microscope, card
-        Decide whether a frame lies inside the model's valid range.
+    microscope : MicroscopeConfig
+        Decides, with the card, whether a frame lies inside the model's valid range.
+    card_of : callable
+        Card of the model in use.
     path_of : callable
         Store of a run.
     """
@@ -67,13 +69,13 @@ class Publisher:
         hub: PreviewHub,
         metrics: Metrics,
         microscope: MicroscopeConfig,
-        card: ModelCard,
+        card_of: Callable[[], ModelCard],
         path_of: Callable[[str], Path],
     ) -> None:
         self._hub = hub
         self._metrics = metrics
         self._microscope = microscope
-        self._card = card
+        self._card_of = card_of
         self._path_of = path_of
         self._sequence = itertools.count(1)
         self._lock = threading.Lock()
@@ -83,7 +85,7 @@ class Publisher:
 
     def range_problems(self, defocus_um: float | None) -> list[str]:
         """Return what lies outside the model's valid range at that defocus, one sentence each."""
-        return self._card.range_problems(
+        return self._card_of().range_problems(
             defocus_um=defocus_um,
             lr_pixel_um=self._microscope.lr_pixel_um,
             wavelength_um=self._microscope.wavelength_um,
@@ -137,13 +139,14 @@ class Publisher:
         if result is not None:
             self._metrics.inference.observe(result.inference_ms / 1000)
         misfit = None if result is None else result.misfit
+        scale = self._card_of().scale
         self._hub.publish(
             PreviewFrame(
                 sequence=next(self._sequence),
                 phase_rad=None if result is None else result.phase_rad,
                 raw=frame.pixels,
                 bit_depth=frame.bit_depth,
-                hr_pixel_um=self._microscope.lr_pixel_um / self._card.scale,
+                hr_pixel_um=self._microscope.lr_pixel_um / scale,
                 time_utc_ns=frame.time_utc_ns,
                 time_monotonic_ns=frame.time_monotonic_ns,
                 defocus_um=defocus_um,
@@ -154,7 +157,7 @@ class Publisher:
                 saturated_fraction=saturated_fraction(frame),
                 misfit=None if misfit is None else misfit.value,
                 misfit_threshold=None if misfit is None else misfit.threshold,
-                scale=self._card.scale,
+                scale=scale,
             )
         )
         if result is not None:

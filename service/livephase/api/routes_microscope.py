@@ -14,6 +14,7 @@ from livephase.api.schemas import (
     LiveOut,
     MicroscopeOut,
     MicroscopePatch,
+    ModelName,
     PhaseStatistics,
     RawStatistics,
     RunOut,
@@ -151,12 +152,16 @@ def region(
 def _described(services: Services) -> MicroscopeOut:
     state = services.microscope.state()
     stated_um = services.thread.stated_defocus_um
+    defocus_um = stated_um if state.defocus_um is None else state.defocus_um
+    card = services.engine.card
     run = services.thread.run
     return MicroscopeOut(
         microscope=state,
         stated_defocus_um=stated_um,
-        hr_pixel_um=state.lr_pixel_um / services.card.scale,
-        range_problems=services.publisher.range_problems(stated_um if state.defocus_um is None else state.defocus_um),
+        hr_pixel_um=state.lr_pixel_um / card.scale,
+        model=ModelName.of(card),
+        range_problems=services.publisher.range_problems(defocus_um),
+        advice=services.models.advice(card, defocus_um),
         live=LiveOut.of_status(services.thread.live),
         inference=services.inference(),
         run=None if run is None else RunOut.of_progress(run.progress, str(services.runs.path(run.run_id))),

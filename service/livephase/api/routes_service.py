@@ -1,4 +1,4 @@
-"""Routes about the service itself: health, metrics, models."""
+"""Routes about the service itself: health and metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from livephase import __version__
-from livephase.api.schemas import HealthOut, ModelList, ModelOut
+from livephase.api.schemas import HealthOut
 from livephase.api.services import Services
 
 
@@ -73,25 +73,3 @@ def metrics(services: Wired) -> Response:
     known.viewers.set(counts.viewers)
     known.disk_free.set(services.runs.disk_free_bytes)
     return Response(known.text(), media_type=CONTENT_TYPE_LATEST)
-
-
-@router.get("/models")
-def models(services: Wired) -> ModelList:
-    """List the models that the service knows, with their valid ranges and figures."""
-    card = services.card
-    return ModelList(
-        models=[
-            ModelOut(
-                name=card.name,
-                version=card.version,
-                sha256=card.sha256,
-                scale=card.scale,
-                architecture=card.architecture.model_dump(mode="json"),
-                valid=card.valid.model_dump(mode="json"),
-                training=card.training,
-                figures=card.figures,
-                licence=card.licence,
-                active=True,
-            )
-        ]
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -27,13 +28,14 @@ from livephase.storage.writer import RunWriter
 from livephase_devices.errors import DeviceTimeoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
     from livephase.acquisition.plan import AcquisitionPlan
     from livephase.acquisition.thread import AcquisitionThread
+    from livephase.api.models import Models
     from livephase.api.publisher import Publisher
-    from livephase.inference.client import InferenceClient
-    from livephase.phase.modelfile import ModelCard
+    from livephase.inference.active import ActiveInference
     from livephase.storage.catalogue import RunInfo
     from livephase_devices.microscope import Microscope, MicroscopeState
 
@@ -52,7 +54,7 @@ class Runs:
     ----------
     data : Path
         Folder of the stores; exists.
-    microscope, card, engine, thread, publisher
+    microscope, models, engine, thread, publisher
         What a new run uses.
     """
 
@@ -60,14 +62,14 @@ class Runs:
         self,
         data: Path,
         microscope: Microscope,
-        card: ModelCard,
-        engine: InferenceClient,
+        models: Models,
+        engine: ActiveInference,
         thread: AcquisitionThread,
         publisher: Publisher,
     ) -> None:
         self._data = data
         self._microscope = microscope
-        self._card = card
+        self._models = models
         self._engine = engine
         self._thread = thread
         self._publisher = publisher
@@ -135,6 +137,13 @@ class Runs:
                 self._keys[key] = (digest, run.run_id)
             return self._out(run)
 
+    @contextlib.contextmanager
+    def between_runs(self, what: str) -> Generator[None]:
+        """Let no run start within the context; ConflictError, whose message ``what`` begins, while one is going on."""
+        with self._starting:
+            self._thread.refuse_during_run(what)
+            yield
+
     def list(self) -> list[RunOut]:
         """Return all runs, the newest first."""
         return [self._stored(info) for info in list_runs(self._data).runs]
@@ -182,7 +191,7 @@ class Runs:
         described = provenance(
             plan,
             self._microscope,
-            self._card,
+            self._engine.card,
             runtime=self._engine.status().runtime,
             flat_field=FLAT_FIELD,
             warnings=warnings,
@@ -248,6 +257,7 @@ class Runs:
 
     def _warnings(self, plan: AcquisitionPlan) -> list[str]:
         warnings = self._publisher.range_problems(plan.defocus_um)
+        warnings += self._models.advice(self._engine.card, plan.defocus_um)
         last_ms = self._engine.status().last_ms
         if last_ms is not None and plan.time_points > 1 and plan.interval_s < last_ms / 1000:
             warnings.append(
@@ -265,7 +275,7 @@ class Runs:
             interval_s=plan.interval_s,
             lr_shape=cast("tuple[int, int]", state.sensor_shape),
             dtype=dtype,
-            scale=self._card.scale,
+            scale=self._engine.card.scale,
             lr_pixel_um=state.lr_pixel_um,
             defocus_um=plan.defocus_um,
             recorded=(*self._microscope.config.recorded_properties, LATE),

@@ -13,6 +13,7 @@ from livephase_devices.microscope import MicroscopeState
 
 if TYPE_CHECKING:
     from livephase.acquisition.progress import Counters, LiveStatus, RunProgress
+    from livephase.phase.modelfile import ModelCard
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
@@ -140,19 +141,51 @@ class ModelOut(BaseModel):
     sha256: str
     scale: int
     architecture: dict[str, Any]
+    parameters: int
     valid: dict[str, tuple[float, float]] = Field(description="Inclusive valid range of every quantity.")
+    objective_na: float | None = Field(description="Aperture that the training simulated.")
     training: dict[str, Any]
     figures: dict[str, Any]
     licence: str
+    source: str = Field(description="bundled, imported, or file: named by its path in the configuration")
     active: bool
+    fits: bool = Field(description="Whether the present microscope lies inside the valid range.")
+    problems: list[str] = Field(description="What of the microscope lies outside the valid range.")
+    distance: float = Field(description="How far outside: sum of the logarithms of the ratios; 0 inside.")
 
 
 class ModelList(BaseModel):
-    """The models that the service knows."""
+    """The models that the service knows, in the order in which they are preferred."""
 
     model_config = _FROZEN
 
     models: list[ModelOut]
+    active: str = Field(description="Name of the model in use.")
+    nearest: str = Field(description="The preferred one of those that fit the microscope; else the nearest one.")
+    advice: str | None = Field(description="What to do where no model fits.")
+
+
+class ActiveModel(BaseModel):
+    """The model to use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+
+
+class ModelName(BaseModel):
+    """Which model."""
+
+    model_config = _FROZEN
+
+    name: str
+    version: str
+    sha256: str
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Self:
+        """Name the model of a card."""
+        return cls(name=card.name, version=card.version, sha256=card.sha256)
 
 
 class MicroscopeOut(BaseModel):
@@ -163,7 +196,9 @@ class MicroscopeOut(BaseModel):
     microscope: MicroscopeState
     stated_defocus_um: float | None = Field(description="Defocus as stated by the user, without a lens.")
     hr_pixel_um: float = Field(description="Pixel of the phase image at the specimen.")
+    model: ModelName = Field(description="The model in use.")
     range_problems: list[str] = Field(description="What lies outside the model's valid range at present.")
+    advice: list[str] = Field(description="Which model fits then, or which is the nearest and how to train one.")
     live: LiveOut
     inference: InferenceOut
     run: RunOut | None = Field(description="The run that has the microscope.")

@@ -9,14 +9,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
 from livephase.acquisition.thread import AcquisitionThread
+from livephase.api.models import Models
 from livephase.api.provenance import FLAT_FIELD
 from livephase.api.publisher import Publisher
 from livephase.api.runs import Runs
-from livephase.api.schemas import InferenceOut
+from livephase.api.schemas import InferenceOut, ModelName
 from livephase.errors import ConfigurationError
+from livephase.inference.active import ActiveInference
 from livephase.inference.client import InferenceClient
 from livephase.metrics import Metrics
-from livephase.phase.modelfile import default_model_path
 from livephase.preview import PreviewHub
 from livephase_devices.errors import LivephaseError
 from livephase_devices.microscope import Microscope
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from livephase.config import ServiceConfig
+    from livephase.phase.library import KnownModel
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Services:
     Raises
     ------
     ModelError
-        The model file cannot be used.
+        The model cannot be used.
     """
 
     def __init__(
@@ -58,23 +60,16 @@ class Services:
         self.config = config
         self._properties = dict(properties or {})
         self.data: Path = config.service.data.absolute()
-        self.model_path: Path = config.model.path or default_model_path()
-        self.engine = InferenceClient(
-            self.model_path,
-            config.model.runtime,
-            lr_pixel_um=config.microscope.lr_pixel_um,
-            wavelength_um=config.microscope.wavelength_um,
-            coherence=config.microscope.coherence,
-            objective_na=config.microscope.objective_na,
-            flat_field=FLAT_FIELD,
-        )
-        self.card = self.engine.card
+        self.models = Models(config.microscope, config.model, config.live.defocus_um)
+        self.engine = ActiveInference(self._client_of, self.models.first.path)
         self.microscope = Microscope(config.microscope)
         self.metrics = Metrics()
         self.hub = PreviewHub()
-        self.publisher = Publisher(self.hub, self.metrics, config.microscope, self.card, self._store_path)
+        self.publisher = Publisher(
+            self.hub, self.metrics, config.microscope, lambda: self.engine.card, self._store_path
+        )
         self.thread = AcquisitionThread(self.microscope, self.engine, self.publisher)
-        self.runs = Runs(self.data, self.microscope, self.card, self.engine, self.thread, self.publisher)
+        self.runs = Runs(self.data, self.microscope, self.models, self.engine, self.thread, self.publisher)
         self.store_problems: list[str] = []
 
     def open(self) -> None:
@@ -126,6 +121,39 @@ class Services:
         """Describe the inference worker."""
         status = asdict(self.engine.status())
         return InferenceOut(**{name: status[name] for name in InferenceOut.model_fields})
+
+    def defocus_um(self) -> float | None:
+        """Return the defocus of the lens, or as stated by the user; None where it is not known."""
+        confirmed_um = self.microscope.state().defocus_um
+        return self.thread.stated_defocus_um if confirmed_um is None else confirmed_um
+
+    def activate(self, model: KnownModel) -> None:
+        """Let the inference use another model from the next frame on, and tell viewers.
+
+        Raises
+        ------
+        ConflictError
+            A run has the microscope, or another change is going on.
+        InferenceError
+            The model's worker did not start; the model before stays in use.
+        """
+        refusal = "the model cannot be changed"
+        self.thread.refuse_during_run(refusal)  # before a worker is started for nothing
+        self.engine.switch(model.path, lambda: self.runs.between_runs(refusal))
+        self.publisher.event("model", ModelName.of(self.engine.card).model_dump(mode="json"))
+        self.publisher.event("inference", self.inference().model_dump(mode="json"))
+
+    def _client_of(self, model_path: Path) -> InferenceClient:
+        microscope = self.config.microscope
+        return InferenceClient(
+            model_path,
+            self.config.model.runtime,
+            lr_pixel_um=microscope.lr_pixel_um,
+            wavelength_um=microscope.wavelength_um,
+            coherence=microscope.coherence,
+            objective_na=microscope.objective_na,
+            flat_field=FLAT_FIELD,
+        )
 
     def _store_path(self, run_id: str) -> Path:
         return self.runs.path(run_id)

@@ -92,7 +92,7 @@ def plan_frames(card: ModelCard, frames: Iterable[Pixels], pixel_um: float) -> F
     Parameters
     ----------
     card : ModelCard
-        The model; frames finer than its valid range are averaged to the range's centre.
+        The model; frames finer than its valid range are averaged (``preprocess.model_pixel_um``).
     frames : iterable of NDArray[uint8 or uint16]
         All frames (Y, X), at least one. The brightest pixel of the first tells the bit depth of uint16 frames; where
         they are resampled all are read, because the gain must not make any of them overflow.

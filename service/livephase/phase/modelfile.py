@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from livephase.phase.misfit_calibration import MisfitCalibration
 HEADER_KEY = "livephase"
 INPUT_GAIN = 10.0
 """The network sees ``INPUT_GAIN * (I / mean(I) - 1)``: defocus contrast of a few per cent becomes order one."""
+_NOT_PARAMETERS = ("__metadata__", "running_mean", "running_var", "num_batches_tracked")
 _MAX_HEADER_BYTES = 16 * 1024 * 1024
 
 Range = tuple[float, float]
@@ -69,6 +71,14 @@ class ModelCard(BaseModel):
     licence: str = "BSD-3-Clause"
     misfit: MisfitCalibration | None = None
     sha256: str = ""
+
+    @property
+    def objective_na(self) -> float | None:
+        """Aperture of the objective that the training simulated; None where the record of the training has none."""
+        try:
+            return float(self.training["recipe"]["optics"]["objective_na"])
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def range_problems(
         self,
@@ -159,22 +169,17 @@ def read_card(path: Path) -> ModelCard:
         raise ModelError(msg) from error
 
 
+def count_parameters(path: Path) -> int:
+    """Count the weights in a model file that ``read_card`` has accepted, from its header alone.
+
+    The running statistics of a batch normalisation are not counted.
+    """
+    with path.open("rb") as file:
+        header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if not name.endswith(_NOT_PARAMETERS))
+
+
 def bundled_models() -> list[Path]:
     """List the model files that come with livephase, sorted by name."""
     folder = Path(str(files("livephase") / "models"))
     return sorted(folder.glob("*.safetensors"))
-
-
-def default_model_path() -> Path:
-    """Find the model that is used when none is named.
-
-    Raises
-    ------
-    ModelError
-        The installation carries no model.
-    """
-    models = bundled_models()
-    if not models:
-        msg = "this installation carries no model file; name one with --model"
-        raise ModelError(msg)
-    return models[0]

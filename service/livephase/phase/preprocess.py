@@ -11,6 +11,7 @@ would ring through the phase if it were passed on.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -173,10 +174,17 @@ def model_pixel_um(card: ModelCard, pixel_um: float) -> float:
     Returns
     -------
     float
-        The centre of the model's valid range when the recorded pixel is finer than that; else ``pixel_um``.
+        ``pixel_um`` unless it is finer than the model's valid range. Then the multiple of it within the range that is
+        nearest to the range's centre: whole pixels are averaged, and their noise stays independent. Where the range
+        holds no multiple, its centre.
     """
     low, high = card.valid.lr_pixel_um
-    return (low + high) / 2 if pixel_um < low else pixel_um
+    if pixel_um >= low:
+        return pixel_um
+    centre = (low + high) / 2
+    multiples = [count * pixel_um for count in (math.floor(centre / pixel_um), math.ceil(centre / pixel_um))]
+    within = [multiple for multiple in multiples if low <= multiple <= high]
+    return min(within, key=lambda multiple: abs(multiple - centre), default=centre)
 
 
 def _level(image: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> float:
