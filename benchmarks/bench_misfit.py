@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from livephase.phase.consistency import compare, judge
-from livephase.phase.modelfile import default_model_path
+from livephase.phase.library import find_model
 from livephase.phase.preprocess import prepare
 from livephase.phase.propagation import ImagingOptics
 from livephase.phase.weights import load_network
@@ -84,7 +84,8 @@ def _frames(phase: Floats, optics: ImagingOptics, kappa: float, rng: np.random.G
     coherent = replace(optics, coherence=0.0)
     beads = 1 - 0.7 * _discs(side, 25, (4, 12), rng)
     yield "absorbing beads", _absorbing(phase, beads, coherent), coherent
-    yield "dust shadows", light * (1 - 0.25 * gaussian_filter(_discs(side // 4, 12, (2.5, 7.5), rng), 0.75)), optics
+    shadows = gaussian_filter(_discs(side // 4, 12, (2.5, 7.5), rng), 0.75)
+    yield "dust shadows", (light * (1 - 0.25 * shadows)).astype(np.float32), optics
     far = _absorbing(np.zeros_like(phase), 1 - 0.8 * _discs(side, 10, (6, 15), rng), replace(optics, defocus_um=150.0))
     yield "dirt 150 um away", light * far, optics
     y, x = np.mgrid[: side // 4, : side // 4] * 2.6
@@ -98,7 +99,7 @@ def _frames(phase: Floats, optics: ImagingOptics, kappa: float, rng: np.random.G
 
 def main() -> list[tuple[str, float, str]]:
     """Return rows (what, value, unit)."""
-    network, card = load_network(default_model_path())
+    network, card = load_network(find_model("adaptive").path)
     calibration = card.misfit
     if calibration is None:
         return []

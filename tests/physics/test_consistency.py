@@ -86,7 +86,7 @@ def test_an_empty_field_stays_empty_and_light_is_conserved() -> None:
 
 
 def test_absorption_is_the_derivative_by_kappa() -> None:
-    phase = cells(96, 2.6) / 4
+    phase = (cells(96, 2.6) / 4).astype(np.float32)
     change = (imaged(phase, TEN_TIMES, 0.01) - imaged(phase, TEN_TIMES)) / 0.01
     term = absorption_term(phase, TEN_TIMES)
     assert np.corrcoef(change.ravel(), term.ravel())[0, 1] > 0.995
@@ -116,10 +116,10 @@ def test_a_scaled_phase_hides_a_wrong_defocus_unless_the_transfer_has_a_zero() -
     """Half the phase at twice z: the same frame at 10x (lambda z / pixel^2 < 4), not at 40x."""
     left: dict[str, float] = {}
     for name, optics in {"10x": TEN_TIMES, "40x": FORTY_TIMES}.items():
-        phase = cells(128, optics.lr_pixel_um) / 8
+        phase = (cells(128, optics.lr_pixel_um) / 8).astype(np.float32)
         frame = imaged(phase, optics)
         twice = replace(optics, defocus_um=2 * optics.defocus_um)
-        left[name] = float(np.std(predict(phase / 2, twice) - frame) / frame.std())
+        left[name] = float(np.std(predict((phase / 2).astype(np.float32), twice) - frame) / frame.std())
     assert TEN_TIMES.defocus_number * 2 < 4 < FORTY_TIMES.defocus_number
     assert left["10x"] < 0.4
     assert left["40x"] > 2 * left["10x"]

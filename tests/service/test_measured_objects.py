@@ -76,14 +76,17 @@ def test_pairs_stay_within_the_valid_part_and_obey_the_forward_model(measured: M
     corners = measured.corners(256)
     assert len(corners)
     assert corners[:, 1].max() + 256 <= 440
-    optics = OpticsPart(
-        defocus_um=(1.0, 4.0),
-        coherence=(0.0, 0.0),
-        objective_na=0.45,
-        hr_pixel_um=(0.2325, 0.2325),
-        wavelength_um=(0.55, 0.55),
+    optics = OpticsPart.model_validate(
+        {
+            "defocus_um": (1.0, 4.0),
+            "coherence": (0.0, 0.0),
+            "objective_na": 0.45,
+            "hr_pixel_um": (0.2325, 0.2325),
+            "wavelength_um": (0.55, 0.55),
+        }
     )
-    pairs = list(measured_pairs([measured], DataPart(patch_lr_px=48, measured_pairs=12), optics))
+    data = DataPart.model_validate({"patch_lr_px": 48, "measured_pairs": 12})
+    pairs = list(measured_pairs([measured], data, optics))
     assert {pair.recorded for pair in pairs} == {True, False}
     for pair in pairs:
         phase = np.asarray(pair.phase_rad, np.float32)

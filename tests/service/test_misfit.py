@@ -13,7 +13,8 @@ from scipy.ndimage import gaussian_filter
 from livephase.inference.client import InferenceClient
 from livephase.inference.engine import PhaseEngine
 from livephase.inference.protocol import WorkerSettings
-from livephase.phase.modelfile import default_model_path, read_card
+from livephase.phase.library import find_model
+from livephase.phase.modelfile import read_card
 from livephase.phase.propagation import ImagingOptics
 from livephase.training.calibration import expose, image
 from livephase_devices.twin.specimen import Specimen
@@ -42,7 +43,7 @@ def light(seed: int) -> NDArray[np.float32]:
 
 def misfit_of(frame: NDArray[np.float32], optics: ImagingOptics = OPTICS) -> Misfit:
     """Expose a frame, give it to the worker's engine in this process, and return the misfit."""
-    path = default_model_path()
+    path = find_model("adaptive").path
     settings = WorkerSettings(
         model_path=path,
         model_sha256=read_card(path).sha256,
@@ -124,7 +125,7 @@ def test_dust_shows_in_the_map_where_it_lies() -> None:
 def test_the_worker_passes_the_misfit_on_and_an_unknown_coherence_is_fitted() -> None:
     pixels = expose(light(1), NOISE_SD, np.random.default_rng(17))
     with InferenceClient(
-        default_model_path(), "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, coherence=None, threads=1
+        find_model("adaptive").path, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, coherence=None, threads=1
     ) as client:
         result = client.submit(pixels, 6.0, bit_depth=8).result(120)
         status = client.status()

@@ -141,9 +141,16 @@ def read_measured(path: Path) -> MeasuredObject:
         if missing:
             msg = f"{path} is no measured field: it has no {', '.join(missing)}; make it with livephase collect"
             raise ConfigurationError(msg)
-        parts = {name: archive[name] for name in archive.files}
-    scalars = {name: float(parts.pop(name)) for name in ("pixel_um", "wavelength_um", "coherence")}
-    measured = MeasuredObject(**parts, **scalars)
+        measured = MeasuredObject(
+            amplitude=archive["amplitude"],
+            phase_rad=archive["phase_rad"],
+            valid=archive["valid"],
+            frames=archive["frames"],
+            defocus_um=archive["defocus_um"],
+            pixel_um=float(archive["pixel_um"]),
+            wavelength_um=float(archive["wavelength_um"]),
+            coherence=float(archive["coherence"]),
+        )
     rows, columns = measured.phase_rad.shape
     frames = (len(measured.defocus_um), rows // SCALE, columns // SCALE)
     if (
