@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from livephase.evaluate_cli import evaluate
 from livephase.image_commands import simulate, tie
 from livephase.reconstruct_cli import reconstruct
 from livephase_devices.errors import LivephaseError
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 models = typer.Typer(help="Look at models.", no_args_is_help=True)
 app.add_typer(models, name="models")
+app.command()(evaluate)
 app.command()(reconstruct)
 app.command()(simulate)
 app.command()(tie)
