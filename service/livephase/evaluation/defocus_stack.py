@@ -79,10 +79,12 @@ def stack_figure(folder: Path, shelf: Shelf) -> tuple[Picture, Table]:
     picture = Picture(
         "defocus_stack",
         "Measured defocus stack",
-        f"Measured bright-field planes of adherent cells (defocus_stack, 40x, {PIXEL_UM} um per pixel). Reference: universal "
+        f"Measured bright-field planes of adherent cells (defocus_stack, 40x, {PIXEL_UM} um per pixel). "
+        "Reference: universal "
         f"TIE on the axial derivative of the four inner planes, polynomial of order {fit.order} in z. The stage moves "
         "against the lens, so the plane at -10.3 um has a lens defocus of +10.3 um; that at +9.75 um lies on the other "
-        f"side of focus. {model.label} is given each plane averaged onto {4 * 0.65:.3g} um or its own pixel; S is not told "
+        f"side of focus. {model.label} is given each plane averaged onto {4 * 0.65:.3g} um or its own pixel; S is "
+        "not told "
         "and the flat field is estimated from the plane. The planes serve both the reference and the single shot, so "
         "noise is shared.",
         render_png(figure),

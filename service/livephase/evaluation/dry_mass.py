@@ -73,17 +73,34 @@ def segment_cells(phase_rad: NDArray[Any], pixel_um: float, wavelength_um: float
     size = 2 * round(_SEED_DISTANCE_UM / pixel_um / 2) + 1
     peaks = body & (smooth == ndimage.maximum_filter(smooth, size))
     seeds = ndimage.label(peaks, np.ones((3, 3)))[0].astype(np.int32)
-    seeds[~body] = -1
-    depth = np.rint((1 - smooth / max(float(smooth.max()), 1e-6)) * 60_000).clip(0, 65_535).astype(np.uint16)
-    labels = ndimage.watershed_ift(depth, seeds)
-    labels = np.where(labels > 0, labels, 0)
-    if not labels.any():
-        return labels.astype(np.int32)
+    if not seeds.any():
+        return seeds
+    # A pixel belongs to the peak that the steepest way up leads to; a lesser summit belongs to the nearest peak.
+    nearest = ndimage.distance_transform_edt(seeds == 0, return_distances=False, return_indices=True)
+    labels = np.where(body, seeds[tuple(nearest)].ravel()[_summits(smooth)], 0)
     edge = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     mass = dry_mass_pg(phase_rad, labels, pixel_um, wavelength_um)
     kept = mass >= _LEAST_MASS_PG
     kept[edge[edge > 0] - 1] = False
     return renumber(labels, kept)
+
+
+def _summits(image: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Flat index of the local maximum that the steepest ascent from each pixel ends in, (Y, X)."""
+    rows, columns = image.shape
+    padded = np.pad(image, 1, constant_values=-np.inf)
+    index = np.arange(image.size).reshape(image.shape)
+    best, target = image.copy(), index.copy()
+    for step_y in (-1, 0, 1):
+        for step_x in (-1, 0, 1):
+            beside = padded[1 + step_y : 1 + step_y + rows, 1 + step_x : 1 + step_x + columns]
+            higher = beside > best
+            best[higher] = beside[higher]
+            target[higher] = index[higher] + step_y * columns + step_x
+    target = target.ravel()
+    while not np.array_equal(further := target[target], target):
+        target = further
+    return target.reshape(image.shape)
 
 
 def renumber(labels: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[np.int32]:

@@ -29,7 +29,8 @@ def coherence_figures(sweep: Sweep, frames: PaperFrames, shelf: Shelf) -> tuple[
     five_b = sample_figure(
         "fig5b",
         "Figure 5b: one patch at test S = 0, 0.3, 0.4",
-        "Reproduces figure 5b. Simulated culture, z = 4 um, noise as in the paper, pure phase object. A net of one S is "
+        "Reproduces figure 5b. Simulated culture, z = 4 um, noise as in the paper, pure phase object. A net of "
+        "one S is "
         f"told its own; {shipped} is told the frame's." + absent,
         frames,
         samples,
@@ -39,7 +40,8 @@ def coherence_figures(sweep: Sweep, frames: PaperFrames, shelf: Shelf) -> tuple[
         "fig5c",
         "Figure 5c: SSIM over the test coherence parameter",
         f"Reproduces figure 5c1 and c2. {len(next(iter(sweep.scores.values()))[0])} unseen test patches at each S, "
-        "z = 4 um. Solid: noise as in the paper; dotted: sd 0.01 on the binned frame. The paper trains one net for each "
+        "z = 4 um. Solid: noise as in the paper; dotted: sd 0.01 on the binned frame. The paper trains one net "
+        "for each "
         "S; the shipped net is one for all." + absent,
         sweep,
         [spec.coherence for spec in sweep.specs],

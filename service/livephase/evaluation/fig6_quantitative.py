@@ -80,7 +80,8 @@ def three_defoci_figure(shelf: Shelf, side_px: int) -> Picture:
         "Figure 6 b: one culture at z = 3, 6, 9 um, 40x / 0.6 NA at half magnification",
         "Reproduces figure 6 b1-b7 in the paper's second set-up (HR pixel 0.17 um, camera pixel 0.68 um, 0.55 um, "
         "S = 0.3) on simulated cells: the paper's HeLa frames are not public. Pure phase object, noise sd 0.01 before "
-        f"the binning, one unseen field of {side_px} x {side_px} HR pixels with {int(labels.max())} whole cells. {said}",
+        f"the binning, one unseen field of {side_px} x {side_px} HR pixels with {int(labels.max())} whole cells. "
+        f"{said}",
         render_png(figure),
         data,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.patches import Rectangle
 
 from livephase.evaluation import classical, drawing
 from livephase.evaluation.dry_mass import segment_cells
@@ -21,6 +22,7 @@ from livephase.training.paper_specs import HR_PIXEL_UM, SetSpec, expose
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     from livephase.evaluation.models import Model, Shelf
@@ -188,7 +190,8 @@ def wide_field_figure(frame: Frame, focused: Frame, shelf: Shelf, timings: list[
         "fig8",
         f"Figure 8: full field, {frame.intensity.shape[1]} x {frame.intensity.shape[0]} to {columns} x {rows}",
         "Reproduces figure 8 at the paper's frame size; the paper's measured HeLa frame is not public, this is a "
-        f"simulated culture ({(frame.labels > 0).mean():.0%} of the area are whole cells), z = 6 um, S = 0, noise as in "
+        f"simulated culture ({(frame.labels > 0).mean():.0%} of the area are whole cells), z = 6 um, S = 0, noise "
+        "as in "
         "the paper. TIE is given a second frame and stops at the camera's pixel; the network has one frame. "
         f"{_said(timings)}",
         render_png(figure),
@@ -219,11 +222,7 @@ def _densest(phase: NDArray[np.float32], side: int, count: int) -> list[tuple[in
     return [(int(i // columns) * side + side // 2, int(i % columns) * side + side // 2) for i in best]
 
 
-def _mark(axis: object, centres: list[tuple[int, int]], side: int) -> None:
-    from matplotlib.axes import Axes
-    from matplotlib.patches import Rectangle
-
-    assert isinstance(axis, Axes)
+def _mark(axis: Axes, centres: list[tuple[int, int]], side: int) -> None:
     for number, (row, column) in enumerate(centres, start=1):
         corner = (column - side / 2, row - side / 2)
         axis.add_patch(Rectangle(corner, side, side, fill=False, ec="white", lw=1.2))

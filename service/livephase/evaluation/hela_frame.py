@@ -82,8 +82,10 @@ def hela_figure(folder: Path, shelf: Shelf) -> tuple[list[Picture], Table, list[
                 f"hela_{model.card.name}",
                 f"Measured HeLa frame, {model.label}",
                 "Measured bright-field frame (tie_hela, 20x, 0.55 um, +2.5 um, field stop in view) averaged onto the "
-                f"model's {4 * shot.hr_pixel_um:.3g} um pixels; S is not told, the flat field is estimated from the frame. "
-                f"Reference: universal TIE of the full-resolution pair. Judged inside the field stop, {MARGIN_UM:g} um from "
+                f"model's {4 * shot.hr_pixel_um:.3g} um pixels; S is not told, the flat field is estimated from "
+                "the frame. "
+                "Reference: universal TIE of the full-resolution pair. Judged inside the field stop, "
+                f"{MARGIN_UM:g} um from "
                 f"its edge; {said}. Medians of the judged pixels are removed from both phases.{outside}",
                 render_png(figure),
                 {"agreement": asdict(found), "judged": said, "range_problems": shot.problems},

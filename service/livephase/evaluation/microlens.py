@@ -158,10 +158,13 @@ def microlens_figure(folder: Path, shelf: Shelf, key: str = "fig6a") -> Picture:
     return Picture(
         key,
         "Figure 6 a: topography of a microlens",
-        f"Reproduces figure 6 a1-a6 on measured data (tie_microlens, 0.55 um, pixel 0.2325 um, dz = -1 um, field stop in "
+        "Reproduces figure 6 a1-a6 on measured data (tie_microlens, 0.55 um, pixel 0.2325 um, dz = -1 um, field "
+        "stop in "
         f"view). Truth: universal TIE of the full-resolution pair, {np.ptp(cut):.0f} rad over the lens. {len(lenses)} "
-        f"lenses lie whole in the field: focal lengths {', '.join(f'{f:.1f}' for f in focal)} um by paraboloids. Camera "
-        f"frames are the full ones binned 4 x 4 (0.93 um). The binned pair's error has {first['rmse_rad']:.2f} rad rms, "
+        f"lenses lie whole in the field: focal lengths {', '.join(f'{f:.1f}' for f in focal)} um by paraboloids. "
+        "Camera "
+        f"frames are the full ones binned 4 x 4 (0.93 um). The binned pair's error has {first['rmse_rad']:.2f} "
+        "rad rms, "
         f"{first['rmse_height_um']:.3f} um of height at an assumed index of {LENS_INDEX}. The zoomed profile shows the "
         f"stairs of the camera's pixels. {network}",
         png,

@@ -113,7 +113,7 @@ class PaperFrames:
         m = field.margin_px
         cut = whole[m : m + rows, m : m + columns]
         sizes = np.bincount(whole.ravel(), minlength=int(whole.max()) + 1)
-        kept = np.bincount(cut.ravel(), minlength=len(sizes)) == sizes
+        kept = (np.bincount(cut.ravel(), minlength=len(sizes)) == sizes) & (sizes > 0)
         edge = np.concatenate([whole[0], whole[-1], whole[:, 0], whole[:, -1]])
         kept[edge] = False
         return renumber(cut, kept[1:])

@@ -14,7 +14,6 @@ from livephase.evaluation.paper_frames import Z6, Frame, PaperFrames
 from livephase.evaluation.report import Picture, Table, render_png
 from livephase.training.metrics import ssim
 from livephase.training.paper_fields import HELD_BACK_FILES, MeasuredPhase
-from livephase.training.paper_specs import SetSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from livephase.evaluation.paper_frames import Noise
     from livephase.evaluation.report import Cell
     from livephase.evaluation.tables import Scores
+    from livephase.training.paper_specs import SetSpec
 
 DEFOCI_UM = (3.0, 4.0, 6.0, 9.0, 13.0)
 NOISES: tuple[tuple[Noise, float], ...] = (("paper", 0.01), ("frame", 0.01), ("frame", 0.02))

@@ -222,7 +222,8 @@ def _targets_table(targets: list[Target]) -> Table:
     ]
     note = (
         "The paper adds its noise (sd 0.01) to the high-resolution intensity before 4 x 4 binning, which leaves 0.0025 "
-        "on the camera frame. The second column has the full sd on the frame. Rows without noise to choose have one number."
+        "on the camera frame. The second column has the full sd on the frame. Rows without noise to choose have "
+        "one number."
     )
     return Table("targets", "Figures to reach", note, columns, rows)
 

@@ -131,22 +131,33 @@ class _PaperSuite:
 
     def run(self, progress: Progress | None) -> Report:
         """Run all steps and return the report."""
+        fields = self.frames.fields
         steps = [
-            Step(f"test frames, {spec.name}", (2 if spec.coherence == 0 else 8) * self.frames.fields, build)
+            Step(
+                f"test frames, {spec.name}",
+                (2 if spec.coherence == 0 else 8) * fields,
+                partial(self.frames.build, spec),
+            )
             for spec in paper_specs()
-            for build in (partial(self.frames.build, spec),)
         ]
-        for noise in NOISE_TEXT:
-            for index in range(self.frames.fields):
-                steps.append(Step(f"methods, field {index + 1}", 22, partial(self._methods, index, noise)))
-        steps += [Step("noise 0.02", 8 * self.frames.fields, self._more_noise), Step("real phase", 8, self._real)]
+        steps += [
+            Step(f"methods, field {index + 1}", 22, partial(self._methods, index, noise))
+            for noise in NOISE_TEXT
+            for index in range(fields)
+        ]
+        steps += [Step("noise 0.02", 8 * fields, self._more_noise), Step("real phase", 8, self._real)]
         for sweep, specs, fixed in (
             (self.found.defocus, DEFOCUS_SETS, fig4_defocus.fixed_models(self.shelf)),
             (self.found.coherence, COHERENCE_SETS, fig5_coherence.fixed_models(self.shelf)),
         ):
-            for spec in specs:
-                score = partial(score_set, sweep, self.frames, spec, fixed, self.shelf.shipped)
-                steps.append(Step(f"patches, {spec.name}", 12 + 3 * len(fixed), score))
+            steps += [
+                Step(
+                    f"patches, {spec.name}",
+                    12 + 3 * len(fixed),
+                    partial(score_set, sweep, self.frames, spec, fixed, self.shelf.shipped),
+                )
+                for spec in specs
+            ]
         steps += [
             Step("figures 3 to 5", 15, self._draw_simulated),
             Step("figure 6 a", 15, self._draw_microlens),
