@@ -174,9 +174,7 @@ def test_agreement_forgives_offset_and_scale_where_it_says_so(frame: Frame) -> N
     assert half.pixels == judged.sum()
 
 
-@pytest.mark.parametrize(
-    ("half", "kept"), [("left", (0, 9)), ("right", (0, 0)), ("top", (9, 0)), ("bottom", (0, 0))]
-)
+@pytest.mark.parametrize(("half", "kept"), [("left", (0, 9)), ("right", (0, 0)), ("top", (9, 0)), ("bottom", (0, 0))])
 def test_the_half_that_trained_is_not_judged(untrained_model: Path, half: str, kept: tuple[int, int]) -> None:
     model = Model("untrained", untrained_model)
     training = {"measured_pairs_train": {"tie_hela": half}}

@@ -59,7 +59,10 @@ def stack_figure(folder: Path, shelf: Shelf) -> tuple[Picture, Table]:
     figure = drawing.new_figure(14, 7.6)
     axes = figure.subplots(2, 3)
     rows: list[list[Cell]] = []
-    data: dict[str, object] = {"polynomial_order": fit.order}
+    data: dict[str, object] = {
+        "polynomial_order": fit.order,
+        "tie_percentiles_rad": np.percentile(tie - np.median(tie), [0.5, 99.5]).tolist(),
+    }
     for line, name in zip(axes, _SHOTS, strict=True):
         defocus = -_INNER[name]
         shot = single_shot(model, planes[name], PIXEL_UM, defocus, WAVELENGTH_UM)

@@ -97,10 +97,10 @@ def curves_and_boxes(
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     for name, values, colour, style in series:
         left.plot(positions, values.mean(axis=1), color=colour, ls=style, marker="o", ms=3.5, lw=1.5, label=name)
-        low, high = np.percentile(values, [25, 75], axis=1)
-        left.fill_between(positions, low, high, color=colour, alpha=0.10, lw=0)
+    low, high = np.percentile(boxed[1], [25, 75], axis=1)
+    left.fill_between(positions, low, high, color=series[-1][2], alpha=0.12, lw=0)
     left.set(xlabel=xlabel, ylabel="SSIM", ylim=(None, 1.0))
-    left.set_title("mean over the test patches; band: middle half", fontsize=10)
+    left.set_title(f"mean over the test patches; band: middle half of {boxed[0]}", fontsize=10)
     left.set_xticks(positions)
     left.grid(alpha=0.3)
     left.legend(fontsize=8, loc="lower right")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from livephase.evaluation.models import Shelf
     from livephase.evaluation.paper_frames import Frame
 
-_SIDE_PX = 160
+_SIDE_PX = 112
 _NAMES = "AB"
 
 
@@ -31,12 +31,14 @@ def two_cells(frame: Frame) -> list[tuple[int, int]]:
     free = np.all((centres >= half) & (centres <= np.array(frame.phase_rad.shape) - half), axis=1)
     if not free.any():
         rows, columns = frame.phase_rad.shape
-        return [(rows // 2, columns // 2)] * 2
+        return [(rows // 8 * 4, columns // 8 * 4)] * 2
     chosen: list[tuple[int, int]] = []
     for percentile in (50, 85):
         wanted = np.percentile(peaks[free], percentile)
         best = int(np.argmin(np.where(free, np.abs(peaks - wanted), np.inf)))
-        chosen.append((round(float(centres[best, 0])), round(float(centres[best, 1]))))
+        # On a whole camera pixel, so that the crops of frame and phase show the same place.
+        row, column = (round(float(value) / 4) * 4 for value in centres[best])
+        chosen.append((row, column))
     return chosen
 
 
@@ -59,20 +61,22 @@ def methods_figure(
         Name of the field and its noise, for the caption.
     """
     shown = [result for result in results if result.method != ORACLE]
-    side = min(_SIDE_PX, *frame.phase_rad.shape) // 4 * 4
+    side = min(_SIDE_PX, *frame.phase_rad.shape) // 8 * 8
     columns = len(shown) + 2
-    figure = drawing.new_figure(1.75 * columns, 8.4)
-    grid = figure.add_gridspec(3, columns, height_ratios=(1, 1, 1.25))
+    figure = drawing.new_figure(1.75 * columns, 8.0)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.45, 1))
+    images, plots = upper.subplots(2, columns, squeeze=False), lower.subplots(1, 2)
     cells: dict[str, dict[str, float]] = {}
     for row, centre in enumerate(two_cells(frame)):
         truth = drawing.crop(frame.phase_rad, centre, side)
         limits = (0.0, float(np.percentile(truth, 99.9)))
         lr = drawing.crop(frame.intensity, (centre[0] // 4, centre[1] // 4), side // 4)
-        axes = [figure.add_subplot(grid[row, column]) for column in range(columns)]
+        axes = images[row]
         drawing.image(axes[0], lr, f"cell {_NAMES[row]}: camera frame", cmap="gray")
         drawing.image(axes[1], truth, "ground truth", limits)
         drawing.scale_bar(axes[1], 20, frame.setup.hr_pixel_um, side)
-        drawing.line_mark(axes[1], side // 2, side)
+        line = _line(truth)
+        drawing.line_mark(axes[1], line, side)
         scores: dict[str, float] = {}
         image = None
         for axis, result in zip(axes[2:], shown, strict=True):
@@ -80,17 +84,13 @@ def methods_figure(
             scores[result.method] = ssim(crop, truth)
             image = drawing.image(axis, crop, f"{_short(result.method)}\nSSIM {scores[result.method]:.3f}", limits)
         if image is not None:
-            figure.colorbar(image, ax=axes[-1], label="rad", shrink=0.8)
+            upper.colorbar(image, ax=axes[-1], label="rad", shrink=0.9)
         cells[_NAMES[row]] = scores
-    half = columns // 2
-    for number, centre in enumerate(two_cells(frame)):
-        axis = figure.add_subplot(grid[2, :half] if number == 0 else grid[2, half:])
         lines = [
-            (_short(result.method), _middle(drawing.crop(result.phase_rad, centre, side)), colour)
-            for result, colour in zip(shown, drawing.COLOURS * 2, strict=False)
+            (_short(result.method), drawing.crop(result.phase_rad, centre, side)[line], colour)
+            for result, colour in zip(shown, drawing.COLOURS, strict=False)
         ]
-        truth = _middle(drawing.crop(frame.phase_rad, centre, side))
-        drawing.profiles(axis, frame.setup.hr_pixel_um, truth, lines, f"profile through cell {_NAMES[number]}")
+        drawing.profiles(plots[row], frame.setup.hr_pixel_um, truth[line], lines, f"profile through cell {_NAMES[row]}")
     missing = shelf.missing("srcnn-z6", "unet-16-z6", "fixed-z6")
     absent = f" Not in this installation and so not shown: {', '.join(missing)}." if missing else ""
     return Picture(
@@ -106,8 +106,11 @@ def methods_figure(
     )
 
 
-def _middle(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    return image[image.shape[0] // 2]
+def _line(truth: NDArray[np.float32]) -> int:
+    """Row of the profile: where the cell in the middle third is thickest."""
+    third = truth.shape[0] // 3
+    middle = truth[third : 2 * third, third : 2 * third]
+    return third + int(np.argmax(ndimage.gaussian_filter(middle, 3).max(axis=1)))
 
 
 def _short(method: str) -> str:

@@ -75,7 +75,7 @@ def sample_figure(
     chosen = int(np.argsort(peaks)[(len(peaks) - 1) * _SAMPLE_PERCENTILE // 100])
     true = truth[chosen].astype(np.float32)
     limits = (0.0, float(np.percentile(true, 99.9)))
-    line = int(np.argmax(true.max(axis=1)))
+    line = int(np.argmax(true.mean(axis=1)))
     pixel_um = specs[0].setup.hr_pixel_um
     columns = 2 + len(models)
     figure = drawing.new_figure(2.15 * columns + 4.6, 2.5 * len(specs))

@@ -188,7 +188,7 @@ def _draw(
     coarse: NDArray[np.float32],
     methods: dict[str, NDArray[np.float32]],
 ) -> bytes:
-    figure = drawing.new_figure(14, 8.2)
+    figure = drawing.new_figure(15, 8.2)
     grid = figure.add_gridspec(2, 4)
     base = float(np.percentile(truth, 2))
     limits = (0.0, float(np.ptp(truth)))
@@ -225,7 +225,7 @@ def _draw(
     error = best - truth
     reach = float(np.percentile(np.abs(error), 99))
     axis = figure.add_subplot(grid[1, 2])
-    shown = drawing.image(axis, error, f"a6: error of the {name} (rad)", (-reach, reach), "RdBu")
+    shown = drawing.image(axis, error, f"a6: error (rad), {name}", (-reach, reach), "RdBu")
     figure.colorbar(shown, ax=axis, shrink=0.8)
     axis = figure.add_subplot(grid[1, 3])
     axis.hist(height_um(error).ravel(), bins=80, color=drawing.COLOURS[0])
