@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from html.parser import HTMLParser
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,13 +20,16 @@ from livephase.evaluation.figures_of_merit import judge, summarise
 from livephase.evaluation.measured import compare, judged_half
 from livephase.evaluation.microlens import fit_lenses, microlens_figure
 from livephase.evaluation.models import Model, Shelf, open_shelf
-from livephase.evaluation.paper_frames import Frame, PaperFrames, Z6
+from livephase.evaluation.paper_frames import Z6, Frame, PaperFrames
 from livephase.evaluation.report import Picture, Report, Table, Target, render_png
 from livephase.evaluation.steps import Step, run_steps
 from livephase.training.metrics import ssim, ssim_map
 from livephase.training.paper_fields import SimulatedCulture
 from livephase.training.paper_sets import Counts
 from livephase_devices.optics import bin_pixels
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CULTURE = SimulatedCulture(seed=5, test_fields=1, side_px=512)
 

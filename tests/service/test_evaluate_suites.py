@@ -15,13 +15,13 @@ import tifffile
 import torch
 from skimage.metrics import structural_similarity
 
+from livephase.cli import _run
 from livephase.evaluation.dry_mass import segment_cells
 from livephase.evaluation.methods import LINEAR, ORACLE
 from livephase.evaluation.models import open_shelf
-from livephase.evaluation.paper_frames import PaperFrames, Z6
+from livephase.evaluation.paper_frames import Z6, PaperFrames
 from livephase.evaluation.real_phase import measured_source
 from livephase.evaluation.suite_paper import PaperSize, run_paper
-from livephase.evaluation.suite_real import RealSize, run_real
 from livephase.phase.conditions import Conditions
 from livephase.phase.weights import load_network
 from livephase.training.fields import simulated_field
@@ -45,7 +45,8 @@ PAPER_FIGURES = {"fig3", "fig4b", "fig4c", "fig5b", "fig5c", "fig6a", "fig6b", "
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write files like the measured ones."""
-    folder = tmp_path_factory.mktemp("shared")
+    folder = tmp_path_factory.mktemp("shared") / "data"
+    folder.mkdir()
     for name in ("qpi_cells", "tie_hela", "tie_microlens", "defocus_stack"):
         (folder / name).mkdir()
     for seed, name in enumerate(("dense_001", "dense_003", "dense_004", "dense_008")):
@@ -89,8 +90,17 @@ def paper(data: Path, shelf: Shelf, cache: Path) -> Report:
 
 
 @pytest.fixture(scope="module")
-def real(data: Path, shelf: Shelf, cache: Path) -> Report:
-    return run_real(shelf, data, measured_source(data / "qpi_cells"), cache, RealSize((4.0, 6.0)))
+def real(data: Path, untrained_model: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Run the command line; return the JSON."""
+    out = tmp_path_factory.mktemp("real")
+    paths = ["--out", str(out), "--model", str(untrained_model), "--cache", str(cache)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIVEPHASE_SHARED", str(data.parent))
+        assert _run(["evaluate", "--suite", "real", *paths]) == 0
+    page = (out / "real.html").read_text(encoding="utf-8")
+    content = json.loads((out / "real.json").read_text(encoding="utf-8"))
+    assert page.count("data:image/png;base64,") == len(content["figures"])
+    return content
 
 
 def skimage_ssim(estimate: np.ndarray, truth: np.ndarray) -> float:
@@ -172,15 +182,13 @@ def test_the_microlens_is_measured(paper: Report) -> None:
     assert "No network was trained on microlenses" in data["caption"]
 
 
-def test_the_real_suite(real: Report, shelf: Shelf, data: Path, cache: Path, tmp_path: Path) -> None:
-    keys = {"real_phase", "hela_untrained", "defocus_stack", "microlens"}
-    assert {picture.key for picture in real.pictures} == keys
-    real.write(tmp_path)
-    content = json.loads((tmp_path / "real.json").read_text(encoding="utf-8"))
+def test_the_real_suite(real: dict[str, Any], shelf: Shelf, data: Path, cache: Path) -> None:
+    content = real
+    assert {"real_phase", "hela_untrained", "defocus_stack", "microlens"} <= set(content["figures"])
     table = content["tables"]["real_phase"]
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
     assert {(row["z (um)"], row["noise sd on the frame"]) for row in rows} == {
-        (z, noise) for z in ("4", "6") for noise in ("0.0025", "0.01", "0.02")
+        (z, noise) for z in ("3", "4", "6", "9", "13") for noise in ("0.0025", "0.01", "0.02")
     }
     frame = PaperFrames(measured_source(data / "qpi_cells"), cache).field(Z6, 1)
     phase = shelf.shipped.field(frame.intensity, shelf.shipped.told(6.0, frame.setup))
@@ -199,9 +207,9 @@ def test_labels_of_measured_fields_stay_with_their_cells(data: Path, cache: Path
     assert not edge.any()
 
 
-def test_the_stack_is_solved_with_the_lens_sign(real: Report) -> None:
+def test_the_stack_is_solved_with_the_lens_sign(real: dict[str, Any]) -> None:
     """The stage moves against the lens, so TIE finds cells that delay light; and a plane out of range is named."""
-    data = real.content()["figures"]["defocus_stack"]
+    data = real["figures"]["defocus_stack"]
     assert data["z-10.3.tif"]["range_problems"] == []
     assert "defocus_um = -9.75" in data["z+09.75.tif"]["range_problems"][0]
     assert data["tie_percentiles_rad"][1] > -data["tie_percentiles_rad"][0]

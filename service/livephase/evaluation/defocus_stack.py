@@ -59,6 +59,7 @@ def stack_figure(folder: Path, shelf: Shelf) -> tuple[Picture, Table]:
     figure = drawing.new_figure(14, 7.6)
     axes = figure.subplots(2, 3)
     rows: list[list[Cell]] = []
+    lr_pixel_um = 0.0
     data: dict[str, object] = {
         "polynomial_order": fit.order,
         "tie_percentiles_rad": np.percentile(tie - np.median(tie), [0.5, 99.5]).tolist(),
@@ -66,6 +67,7 @@ def stack_figure(folder: Path, shelf: Shelf) -> tuple[Picture, Table]:
     for line, name in zip(axes, _SHOTS, strict=True):
         defocus = -_INNER[name]
         shot = single_shot(model, planes[name], PIXEL_UM, defocus, WAVELENGTH_UM)
+        lr_pixel_um = 4 * shot.hr_pixel_um
         reference = onto_grid(tie, PIXEL_UM, shot)
         judged = onto_grid(inside, PIXEL_UM, shot) > 0.999
         found = compare(shot.phase_rad, reference, judged, shot.hr_pixel_um)
@@ -86,10 +88,9 @@ def stack_figure(folder: Path, shelf: Shelf) -> tuple[Picture, Table]:
         "Reference: universal "
         f"TIE on the axial derivative of the four inner planes, polynomial of order {fit.order} in z. The stage moves "
         "against the lens, so the plane at -10.3 um has a lens defocus of +10.3 um; that at +9.75 um lies on the other "
-        f"side of focus. {model.label} is given each plane averaged onto {4 * 0.65:.3g} um or its own pixel; S is "
-        "not told "
-        "and the flat field is estimated from the plane. The planes serve both the reference and the single shot, so "
-        "noise is shared.",
+        f"side of focus. {model.label} is given each plane averaged onto its camera pixel ({lr_pixel_um:.3g} um); S is "
+        "not told and the flat field is estimated from the plane. The planes serve both the reference and the single "
+        "shot, so noise is shared.",
         render_png(figure),
         data,
     )

@@ -66,7 +66,7 @@ def hela_figure(folder: Path, shelf: Shelf) -> tuple[list[Picture], Table, list[
         shown = np.where(inside, reference - np.median(reference[judged]), np.nan)
         phase = shot.phase_rad - np.float32(np.median(shot.phase_rad[judged & np.isfinite(shot.phase_rad)]))
         limits = tuple(float(v) for v in np.nanpercentile(shown[judged], [0.5, 99.5]))
-        figure = drawing.new_figure(14, 6.6)
+        figure = drawing.new_figure(14, 5.3)
         axes = figure.subplots(1, 4)
         low, high = np.percentile(shot.frame[shot.frame > 0.5 * np.median(shot.frame)], [0.5, 99.5])
         drawing.image(axes[0], shot.frame, f"the one frame, {4 * shot.hr_pixel_um:.3g} um pixels", (low, high), "gray")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -34,28 +33,11 @@ _INTRODUCTION = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RealSize:
-    """How large the suite is.
-
-    Attributes
-    ----------
-    defoci_um : tuple of float
-        Test z of the measured phase; 6 is among them.
-    """
-
-    defoci_um: tuple[float, ...] = real_phase.DEFOCI_UM
-
-
-FULL_SIZE = RealSize()
-
-
 def run_real(
     shelf: Shelf,
     data: Path,
     measured: MeasuredPhase,
     cache: Path,
-    size: RealSize = FULL_SIZE,
     progress: Progress | None = None,
 ) -> Report:
     """Run the suite; the arguments are those of ``suite_paper.run_paper``."""
@@ -101,7 +83,7 @@ def run_real(
 
     steps = [
         Step(f"real phase, z = {defocus:g} um", 3, partial(score, defocus, noise, sd))
-        for defocus in size.defoci_um
+        for defocus in real_phase.DEFOCI_UM
         for noise, sd in real_phase.NOISES
     ]
     steps += [
