@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from livephase.evaluation.report import Report
     from livephase.evaluation.steps import Progress
 
@@ -30,10 +32,11 @@ def evaluate(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+    run = _suite(suite, model, out, cache or out / "cache")
     columns = (TextColumn("{task.description:32}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("evaluating", total=1.0)
-        report = _run(suite, model, cache or out / "cache", lambda n, p: bar.update(task, description=n, completed=p))
+        report = run(lambda name, share: bar.update(task, description=name, completed=share))
     page, numbers = report.write(out)
     if as_json:
         print(json.dumps(report.content(), indent=1, allow_nan=False))
@@ -42,20 +45,29 @@ def evaluate(
     print(f"{page}\n{numbers}")
 
 
-def _run(suite: Literal["paper", "real"], model: Path | None, cache: Path, progress: Progress) -> Report:
+def _suite(
+    suite: Literal["paper", "real"], model: Path | None, out: Path, cache: Path
+) -> Callable[[Progress | None], Report]:
+    """Check everything that can be wrong, and return the suite as a function of its progress."""
+    from livephase.errors import ConfigurationError
     from livephase.evaluation.environment import shared_data
     from livephase.evaluation.models import open_shelf
     from livephase.evaluation.real_phase import measured_source
 
     shelf, data = open_shelf(model), shared_data()
     measured = measured_source(data / "qpi_cells")
+    for folder in (out, cache):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"{folder} cannot be made ({error.strerror}); choose another folder") from error
     if suite == "paper":
         from livephase.evaluation.suite_paper import run_paper
 
-        return run_paper(shelf, data, measured, cache, progress=progress)
+        return lambda progress: run_paper(shelf, data, measured, cache, progress=progress)
     from livephase.evaluation.suite_real import run_real
 
-    return run_real(shelf, data, measured, cache, progress=progress)
+    return lambda progress: run_real(shelf, data, measured, cache, progress=progress)
 
 
 def _print_summary(report: Report) -> None:

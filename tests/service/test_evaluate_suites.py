@@ -62,8 +62,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tifffile.imwrite(folder / "tie_hela" / f"{name}.tif", np.rint(frame).clip(0, 255).astype(np.uint8))
     rows, columns = np.indices((280, 280)) * 0.2325
     lens = np.maximum(np.pi / (0.55 * 56) * (22**2 - (rows - 32) ** 2 - (columns - 33) ** 2), 0)
-    curvature = sum(np.gradient(np.gradient(lens, 0.2325, axis=axis), 0.2325, axis=axis) for axis in (0, 1))
-    for name, plane in (("I0", np.full(lens.shape, 120.0)), ("Iz", 120 * (1 + 0.55 / (2 * np.pi) * curvature))):
+    curvature = np.zeros(lens.shape)
+    for axis in (0, 1):
+        curvature += np.gradient(np.gradient(lens, 0.2325, axis=axis), 0.2325, axis=axis)
+    for name, plane in (("I0", np.full(lens.shape, 120.0)), ("Iz", 120 + 120 * 0.55 / (2 * np.pi) * curvature)):
         tifffile.imwrite(folder / "tie_microlens" / f"{name}.tif", plane.astype(np.float32))
     cells = simulated_field(8, (720, 720), 0.2004, (0.5, 0.5))
     setup = OpticalSetup(0.55, 0.6, 0.4, 0.2004, 4)
@@ -105,8 +107,9 @@ def real(data: Path, untrained_model: Path, cache: Path, tmp_path_factory: pytes
 
 def skimage_ssim(estimate: np.ndarray, truth: np.ndarray) -> float:
     a, b = estimate.astype(np.float64), truth.astype(np.float64)
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(structural_similarity(b, a, data_range=np.ptp(b), **options))
+    options: Any = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    value: Any = structural_similarity(b, a, data_range=np.ptp(b), **options)
+    return float(value)
 
 
 def column(table: dict[str, Any], name: str) -> dict[str, Any]:

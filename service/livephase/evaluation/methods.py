@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from livephase.evaluation.models import Model, Shelf
+    from livephase.phase.tie import Solver
 
 ORACLE = "oracle: truth binned, then bicubic"
 LINEAR = "linear inversion"
@@ -52,7 +53,8 @@ def single_shot(frame: Frame, models: list[Model]) -> Iterator[Result]:
 def at_z6(frames: PaperFrames, index: int, noise: Noise, shelf: Shelf) -> Iterator[Result]:
     """Give all methods on a test field at z = 6 um; TIE gets the in-focus frame as its second plane."""
     frame, focused = frames.field(Z6, index, noise), frames.field(IN_FOCUS, index, noise)
-    for label, solver in (("FFT-TIE", "fft"), ("iterative DCT-TIE", "dct-iterative")):
+    solvers: tuple[tuple[str, Solver], ...] = (("FFT-TIE", "fft"), ("iterative DCT-TIE", "dct-iterative"))
+    for label, solver in solvers:
         phase = classical.two_plane_tie(
             focused.intensity, frame.intensity, frame.phase_rad, frame.setup, frame.defocus_um, solver
         )

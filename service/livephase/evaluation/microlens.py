@@ -89,9 +89,9 @@ def fit_lenses(phase_rad: NDArray[np.float32], lit: NDArray[np.bool_]) -> list[L
 
 
 def _focal_um(phase_rad: NDArray[np.float32], centre: tuple[float, float], radius_px: float) -> float:
-    rows, columns = np.indices(phase_rad.shape, np.float64)
-    y, x = (rows - centre[0]) * PIXEL_UM, (columns - centre[1]) * PIXEL_UM
-    near = y**2 + x**2 < (radius_px * PIXEL_UM) ** 2
+    y: NDArray[np.float64] = (np.arange(phase_rad.shape[0])[:, None] - centre[0]) * PIXEL_UM + np.zeros(phase_rad.shape)
+    x: NDArray[np.float64] = (np.arange(phase_rad.shape[1])[None, :] - centre[1]) * PIXEL_UM + np.zeros(phase_rad.shape)
+    near: NDArray[np.bool_] = y**2 + x**2 < (radius_px * PIXEL_UM) ** 2
     design = np.stack([y[near] ** 2 + x[near] ** 2, y[near], x[near], np.ones(int(near.sum()))], axis=1)
     curvature = np.linalg.lstsq(design, phase_rad[near].astype(np.float64), rcond=None)[0][0]
     return float(-np.pi / (WAVELENGTH_UM * curvature))

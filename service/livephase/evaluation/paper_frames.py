@@ -145,7 +145,7 @@ class PaperFrames:
         means = np.array([one.test_field(index)[0].mean() for index in range(self.fields)], np.float32)
         patches = one.cut("test")
         noisy = _raise_noise(patches.intensity, spec, frame_noise_sd(noise, sd), self.fields)
-        return noisy / means[patches.field][:, None, None], patches.phase_rad
+        return np.asarray(noisy / means[patches.field][:, None, None], np.float32), patches.phase_rad
 
     def _set(self, spec: SetSpec) -> PaperSet:
         return PaperSet(spec, self.source, self.cache, self.counts)
@@ -159,7 +159,7 @@ def _raise_noise(intensity: Floats, spec: SetSpec, noise_sd: float, salt: int) -
     digest = hashlib.sha256(f"{spec.digest} {noise_sd:g} {salt}".encode()).hexdigest()
     rng = np.random.default_rng(int(digest, 16))
     extra = np.float32(np.sqrt(noise_sd**2 - have**2))
-    return intensity + extra * rng.standard_normal(intensity.shape, dtype=np.float32)
+    return np.asarray(intensity + extra * rng.standard_normal(intensity.shape, dtype=np.float32), np.float32)
 
 
 def paper_specs() -> list[SetSpec]:

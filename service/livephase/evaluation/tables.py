@@ -104,7 +104,9 @@ def models_table(shelf: Shelf, wanted: Sequence[str]) -> Table:
                 model.card.sha256[:16],
             ]
         )
-    rows += [[name, "not in this installation", None, None, None, None, None] for name in shelf.missing(*wanted)]
+    for name in shelf.missing(*wanted):
+        absent: list[Cell] = [name, "not in this installation", None, None, None, None, None]
+        rows.append(absent)
     columns = ["network", "card", "architecture", "z (um)", "S", "camera pixel (um)", "SHA-256"]
     return Table("models", "Networks", "A single value: trained there only, and always told it.", columns, rows)
 
