@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -64,7 +64,8 @@ def methods_figure(
     side = min(_SIDE_PX, *frame.phase_rad.shape) // 8 * 8
     columns = len(shown) + 2
     figure = drawing.new_figure(1.75 * columns, 8.0)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.45, 1))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(1.45, 1))
+    upper, lower = halves
     images, plots = upper.subplots(2, columns, squeeze=False), lower.subplots(1, 2)
     cells: dict[str, dict[str, float]] = {}
     for row, centre in enumerate(two_cells(frame)):

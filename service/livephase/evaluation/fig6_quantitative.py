@@ -39,7 +39,8 @@ def three_defoci_figure(shelf: Shelf, side_px: int) -> Picture:
     side_px : int
         Side of the HR field, a multiple of 32.
     """
-    whole = simulated_field(_FIELD_SEED, (side_px + 2 * _MARGIN_PX,) * 2, SETUP_40X.hr_pixel_um, _COVERAGE)
+    side = side_px + 2 * _MARGIN_PX
+    whole = simulated_field(_FIELD_SEED, (side, side), SETUP_40X.hr_pixel_um, _COVERAGE)
     inner = slice(_MARGIN_PX, -_MARGIN_PX)
     truth = whole[inner, inner]
     labels = segment_cells(truth, SETUP_40X.hr_pixel_um, SETUP_40X.wavelength_um)

@@ -56,8 +56,8 @@ class Sweep:
 
 def score_set(sweep: Sweep, frames: PaperFrames, spec: SetSpec, fixed: list[Model], shipped: Model) -> None:
     """Score the test patches of a set, and append it: all networks at the paper's noise, the shipped one at both."""
-    judged: list[tuple[Model, Noise]] = [(model, "paper") for model in fixed]
-    judged += [(shipped, "paper"), (shipped, "frame")]
+    judged: list[tuple[Model, Noise]] = [(shipped, "frame")]
+    judged[:0] = [(model, "paper") for model in (*fixed, shipped)]
     found: list[NDArray[np.float64]] = []
     for model, noise in judged:
         intensity, truth = frames.patches(spec, noise)
