@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from livephase.collect_cli import collect
+from livephase.evaluate_cli import evaluate
 from livephase.image_commands import simulate, tie
 from livephase.models_cli import models, show_card
 from livephase.reconstruct_cli import reconstruct
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(models, name="models")
 app.command()(collect)
+app.command()(evaluate)
 app.command()(reconstruct)
 app.command()(simulate)
 app.command()(tie)

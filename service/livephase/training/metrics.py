@@ -24,17 +24,33 @@ def ssim(estimate: Floats, truth: Floats) -> float:
     float
         Mean over the image, 1 for equal images.
     """
+    return float(ssim_map(estimate, truth, float(np.ptp(truth)))[5:-5, 5:-5].mean())
+
+
+def ssim_map(estimate: Floats, truth: Floats, data_range: float) -> NDArray[np.float64]:
+    """Structural similarity at every pixel, for images of which a part is judged.
+
+    Parameters
+    ----------
+    estimate, truth : ndarray
+        (Y, X) phase in rad.
+    data_range : float
+        Range of the truth in rad.
+
+    Returns
+    -------
+    NDArray[float64]
+        (Y, X); the outer 5 pixels look beyond the border.
+    """
     x, y = np.asarray(estimate, np.float64), np.asarray(truth, np.float64)
-    span = float(np.ptp(y))
-    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
 
     def blur(image: Floats) -> Floats:
         return gaussian_filter(image, 1.5, truncate=3.5)
 
     mx, my = blur(x), blur(y)
     vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
-    value = ((2 * mx * my + c1) * (2 * cov + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    return float(value[5:-5, 5:-5].mean())
+    return ((2 * mx * my + c1) * (2 * cov + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
 
 
 def rmse_rad(estimate: Floats, truth: Floats) -> float:

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from livephase.errors import ConfigurationError
-from livephase.files import replace
 from livephase.training.paper_fields import SPLITS, Source, Split, phase_field, save_array, source_digest
 from livephase.training.paper_specs import HR_PIXEL_UM, SCALE, SetSpec, expose
 from livephase.training.patches import SYMMETRIES, Patches, draw_augmented, edge_map, grid, occupied, symmetric
@@ -108,7 +107,7 @@ class PaperSet:
 
     def cut(self, split: Split) -> Patches:
         """Read a split without keeping it."""
-        chosen = _division(self.source, self.counts, self.cache)[split]
+        chosen = _chosen(self.source, split, self.counts, self.cache)
         count, size = len(chosen), PATCH_HR_PX
         frames = np.empty((count, PATCH_LR_PX, PATCH_LR_PX), np.float32)
         phases = np.empty((count, size, size), np.float16)
@@ -155,7 +154,8 @@ def paper_set(
     ConfigurationError
         The source has too few patches that are not empty, or a measured file is missing.
     """
-    _division(source, counts, cache)
+    for split in SPLITS:
+        _chosen(source, split, counts, cache)
     fields: list[tuple[Split, int]] = [(split, index) for split in SPLITS for index in range(source.count(split))]
     for done, (split, index) in enumerate(fields):
         _frame(spec, source, split, index, cache)
@@ -217,20 +217,18 @@ def _frame(spec: SetSpec, source: Source, split: Split, index: int, cache: Path)
     return cast("NDArray[np.float32]", np.load(path, allow_pickle=False))
 
 
-def _division(source: Source, counts: Counts, cache: Path) -> dict[Split, NDArray[np.int64]]:
-    """Choose the patches of each split: (N, 4) field, row, column, symmetry; the same for all sets of a source."""
-    content = json.dumps([source_digest(source), list(counts), PATCH_HR_PX])
+def _chosen(source: Source, split: Split, counts: Counts, cache: Path) -> NDArray[np.int64]:
+    """Choose the patches of a split: (N, 4) field, row, column, symmetry; the same for all sets of a source.
+
+    Only the fields of that split are made: an evaluation needs none of those that train.
+    """
+    content = json.dumps([source_digest(source), list(counts), PATCH_HR_PX, split])
     digest = hashlib.sha256(content.encode()).hexdigest()
-    path = cache / f"division-{digest[:16]}.npz"
+    path = cache / f"division-{digest[:16]}.npy"
     if not path.exists():
         rng = np.random.default_rng(int(digest, 16))
-        made = {split: _choose(source, split, getattr(counts, split), cache, rng) for split in SPLITS}
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, allow_pickle=False, **made)
-        replace(partial, path)
-    with np.load(path, allow_pickle=False) as archive:
-        return {split: archive[split] for split in SPLITS}
+        save_array(path, _choose(source, split, getattr(counts, split), cache, rng))
+    return cast("NDArray[np.int64]", np.load(path, allow_pickle=False))
 
 
 def _choose(source: Source, split: Split, count: int, cache: Path, rng: np.random.Generator) -> NDArray[np.int64]:
