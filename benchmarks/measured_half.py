@@ -32,9 +32,9 @@ def main() -> int:
     )
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    write_measured(folder / "hela-upper-half.npz", half)
+    write_measured(folder / "tie_hela-top.npz", half)
     area_mm2 = float(half.valid.sum()) * PIXEL_UM**2 * 1e-6
-    print(f"{folder / 'hela-upper-half.npz'}: {area_mm2:.4f} mm2 to train on, rows below {TEST_FROM_ROW} left out")
+    print(f"{folder / 'tie_hela-top.npz'}: {area_mm2:.4f} mm2 to train on, rows below {TEST_FROM_ROW} left out")
     return 0
 
 

@@ -24,8 +24,8 @@ from livephase.evaluation.real_phase import measured_source
 from livephase.evaluation.suite_paper import PaperSize, run_paper
 from livephase.phase.conditions import Conditions
 from livephase.phase.weights import load_network
+from livephase.training.batches import network_input
 from livephase.training.fields import simulated_field
-from livephase.training.pairs import network_input
 from livephase.training.paper_fields import SimulatedCulture
 from livephase.training.paper_sets import Counts
 from livephase.training.paper_specs import DEFOCUS_SETS

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from livephase.errors import ModelError
 from livephase.phase.illumination import erode
 from livephase.phase.preprocess import model_pixel_um, resample_area
 from livephase.training.metrics import correlation, ssim_map
@@ -20,9 +19,8 @@ if TYPE_CHECKING:
     from livephase.evaluation.models import Model
 
 LONG_PERIOD_UM = 20.0
-TRAINED_HALVES = "measured_pairs_train"
-"""Key of a card's ``training``: data set -> the half that trained, one of ``left``, ``right``, ``top``, ``bottom``."""
 _HALVES = ("left", "right", "top", "bottom")
+"""A measured file of a card's ``training`` is named ``<data set>-<half>`` where a half of a data set trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,7 @@ def judged_half(model: Model, data_set: str, shape: tuple[int, int], guard_px: i
     Parameters
     ----------
     model : Model
-        Its card's ``training`` may name the half that trained, under ``measured_pairs_train``.
+        Its card lists the measured files that trained.
     data_set : str
         E.g. ``"tie_hela"``.
     shape : tuple of int
@@ -129,20 +127,12 @@ def judged_half(model: Model, data_set: str, shape: tuple[int, int], guard_px: i
         (Y, X) True where no training saw the pixel.
     text : str
         The same in words.
-
-    Raises
-    ------
-    ModelError
-        The card names something else than a half.
     """
-    halves = model.card.training.get(TRAINED_HALVES, {})
-    half = halves.get(data_set) if isinstance(halves, dict) else halves
+    trained = model.card.training.get("measured_files", [])
+    half = next((half for half in _HALVES if f"{data_set}-{half}" in trained), None)
     mask = np.ones(shape, np.bool_)
-    if not half:
+    if half is None:
         return mask, "no training saw this field, by the card"
-    if half not in _HALVES:
-        msg = f"model {model.label}: its card says {TRAINED_HALVES} = {halves!r}; known halves are {', '.join(_HALVES)}"
-        raise ModelError(msg)
     rows, columns = shape[0] // 2, shape[1] // 2
     if half == "left":
         mask[:, : columns + guard_px] = False

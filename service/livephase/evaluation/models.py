@@ -14,10 +14,11 @@ import torch
 from livephase.evaluation.environment import usable_cores
 from livephase.inference.runtimes import Runtime, open_runtime
 from livephase.phase.conditions import Conditions
-from livephase.phase.modelfile import ModelCard, bundled_models, default_model_path, read_card
+from livephase.phase.library import find_model
+from livephase.phase.modelfile import ModelCard, bundled_models, read_card
 from livephase.phase.preprocess import prepare
 from livephase.phase.weights import load_network
-from livephase.training.pairs import network_input
+from livephase.training.batches import network_input
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,7 +162,7 @@ def open_shelf(model: Path | None = None, bundled: list[Path] | None = None, com
     ModelError
         The model cannot be read.
     """
-    shipped_path = model or default_model_path()
+    shipped_path = model or find_model("adaptive").path
     card = read_card(shipped_path)
     shipped = Model(f"{card.name} {card.version}", shipped_path)
     named: dict[str, Model] = {}
