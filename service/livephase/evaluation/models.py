@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from livephase.errors import ModelError
 from livephase.evaluation.environment import usable_cores
 from livephase.inference.runtimes import Runtime, open_runtime
 from livephase.phase.conditions import Conditions
-from livephase.phase.modelfile import ModelCard, bundled_models, default_model_path, read_card
+from livephase.phase.modelfile import ModelCard, bundled_models, read_card
 from livephase.phase.preprocess import prepare
 from livephase.phase.weights import load_network
 from livephase.training.pairs import network_input
@@ -36,6 +37,7 @@ COMPARISON_NAMES = {
     "fixed-s03": "net trained at S = 0.3",
     "fixed-s04": "net trained at S = 0.4",
 }
+_DEFAULT_NAME = "adaptive"
 _BATCH = 10
 _FLOAT_COUNTS = 2000.0
 _BIT_DEPTH = 12
@@ -150,7 +152,7 @@ def open_shelf(model: Path | None = None, bundled: list[Path] | None = None, com
     Parameters
     ----------
     model : Path, optional
-        The model that is judged in place of the default one.
+        The model that is judged in place of ``adaptive``.
     bundled : list of Path, optional
         The shipped model files; by default those of the installation.
     comparison : Path, optional
@@ -159,16 +161,17 @@ def open_shelf(model: Path | None = None, bundled: list[Path] | None = None, com
     Raises
     ------
     ModelError
-        The model cannot be read.
+        The model cannot be read, or there is none.
     """
-    shipped_path = model or default_model_path()
-    card = read_card(shipped_path)
-    shipped = Model(f"{card.name} {card.version}", shipped_path)
-    named: dict[str, Model] = {}
-    for path in bundled if bundled is not None else bundled_models():
-        other = read_card(path)
-        if path != shipped_path:
-            named[other.name] = Model(f"{other.name} {other.version}", path)
+    paths = bundled_models() if bundled is None else bundled
+    cards = {path: read_card(path) for path in paths}
+    if model is None:
+        if not paths:
+            raise ModelError("this installation carries no model file; name one with --model")
+        model = next((path for path, card in cards.items() if card.name == _DEFAULT_NAME), paths[0])
+    card = read_card(model)
+    shipped = Model(f"{card.name} {card.version}", model)
+    named = {card.name: Model(f"{card.name} {card.version}", path) for path, card in cards.items() if path != model}
     folder = comparison or Path(str(files("livephase") / "models" / "paper"))
     found = {name: folder / f"{name}.safetensors" for name in COMPARISON_NAMES}
     nets = {name: Model(COMPARISON_NAMES[name], path) for name, path in found.items() if path.exists()}
