@@ -23,9 +23,9 @@ from livephase.evaluation.paper_frames import Z6, PaperFrames
 from livephase.evaluation.real_phase import measured_source
 from livephase.evaluation.suite_paper import PaperSize, run_paper
 from livephase.phase.conditions import Conditions
+from livephase.phase.modelfile import INPUT_GAIN
 from livephase.phase.weights import load_network
 from livephase.training.fields import simulated_field
-from livephase.training.pairs import network_input
 from livephase.training.paper_fields import SimulatedCulture
 from livephase.training.paper_sets import Counts
 from livephase.training.paper_specs import DEFOCUS_SETS
@@ -171,7 +171,8 @@ def test_the_patch_numbers_are_those_of_the_network(paper: Report, shelf: Shelf,
     scores: list[float] = []
     for intensity_patch, phase in zip(patches.intensity, patches.phase_rad, strict=True):
         with torch.inference_mode():
-            estimate = network(torch.from_numpy(network_input(intensity_patch / frame.mean()))[None, None], told)
+            contrast = torch.from_numpy(intensity_patch / frame.mean() - 1)
+            estimate = network(INPUT_GAIN * contrast[None, None], told)
         scores.append(skimage_ssim(estimate[0, 0].numpy(), phase.astype(np.float32)))
     data = paper.content()["figures"]["fig4c"]
     assert data["positions"][8] == 9.0

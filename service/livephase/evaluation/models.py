@@ -15,10 +15,9 @@ from livephase.errors import ModelError
 from livephase.evaluation.environment import usable_cores
 from livephase.inference.runtimes import Runtime, open_runtime
 from livephase.phase.conditions import Conditions
-from livephase.phase.modelfile import ModelCard, bundled_models, read_card
+from livephase.phase.modelfile import INPUT_GAIN, ModelCard, bundled_models, read_card
 from livephase.phase.preprocess import prepare
 from livephase.phase.weights import load_network
-from livephase.training.pairs import network_input
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,7 +89,7 @@ class Model:
         parts: list[NDArray[np.float32]] = []
         with torch.inference_mode():
             for start in range(0, len(intensity), _BATCH):
-                batch = torch.from_numpy(network_input(intensity[start : start + _BATCH]))[:, None]
+                batch = torch.from_numpy(intensity[start : start + _BATCH] - 1)[:, None] * INPUT_GAIN
                 parts.append(self.network(batch, told.expand(len(batch), -1))[:, 0].numpy())
         return np.concatenate(parts)
 
