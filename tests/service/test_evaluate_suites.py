@@ -52,7 +52,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("dense_001", "dense_003", "dense_004", "dense_008")):
         phase = simulated_field(seed, (304, 304), 0.65, (0.3, 0.3))
         labels = segment_cells(phase, 0.65, 0.55).astype(np.uint16)
-        np.savez(folder / "qpi_cells" / f"{name}.npz", phase_rad=phase, labels=labels)
+        np.savez(
+            folder / "qpi_cells" / f"{name}.npz", phase_rad=phase, labels=labels, pixel_um=0.65, wavelength_um=0.55
+        )
     hela = simulated_field(7, (480, 480), 0.2325, (0.6, 0.6))
     setup = OpticalSetup(0.55, 0.45, 0.4, 0.2325, 4)
     stop = np.zeros((480, 480), np.float32)
