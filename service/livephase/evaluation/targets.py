@@ -100,7 +100,7 @@ def paper_targets(found: Findings, shelf: Shelf, confluence: Sequence[float], re
             z6["paper"]["ssim"],
             z6["frame"]["ssim"],
             "",
-            f"{me}, {field_count} fields, {dishes}; {spread(fields_of(found.methods))}; oracle without super-resolution "
+            f"{me}, {field_count} fields, {dishes}; {spread(fields_of(found.methods))}; oracle "
             f"{summarise(found.methods['paper'][ORACLE])['ssim']:.3f}",
         ),
         Target(
