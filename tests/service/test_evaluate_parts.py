@@ -164,6 +164,11 @@ def test_missing_networks_are_named(untrained_model: Path, tmp_path: Path) -> No
     assert [model.path for model in shelf.all()] == [untrained_model]
 
 
+def test_an_installation_without_models_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="--model"):
+        open_shelf(bundled=[], comparison=tmp_path)
+
+
 def test_agreement_forgives_offset_and_scale_where_it_says_so(frame: Frame) -> None:
     truth = frame.phase_rad
     judged = np.zeros(truth.shape, np.bool_)

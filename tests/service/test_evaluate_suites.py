@@ -23,8 +23,8 @@ from livephase.evaluation.paper_frames import Z6, PaperFrames
 from livephase.evaluation.real_phase import measured_source
 from livephase.evaluation.suite_paper import PaperSize, run_paper
 from livephase.phase.conditions import Conditions
+from livephase.phase.modelfile import INPUT_GAIN
 from livephase.phase.weights import load_network
-from livephase.training.batches import network_input
 from livephase.training.fields import simulated_field
 from livephase.training.paper_fields import SimulatedCulture
 from livephase.training.paper_sets import Counts
@@ -52,7 +52,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("dense_001", "dense_003", "dense_004", "dense_008")):
         phase = simulated_field(seed, (304, 304), 0.65, (0.3, 0.3))
         labels = segment_cells(phase, 0.65, 0.55).astype(np.uint16)
-        np.savez(folder / "qpi_cells" / f"{name}.npz", phase_rad=phase, labels=labels)
+        np.savez(
+            folder / "qpi_cells" / f"{name}.npz", phase_rad=phase, labels=labels, pixel_um=0.65, wavelength_um=0.55
+        )
     hela = simulated_field(7, (480, 480), 0.2325, (0.6, 0.6))
     setup = OpticalSetup(0.55, 0.45, 0.4, 0.2325, 4)
     stop = np.zeros((480, 480), np.float32)
@@ -171,7 +173,8 @@ def test_the_patch_numbers_are_those_of_the_network(paper: Report, shelf: Shelf,
     scores: list[float] = []
     for intensity_patch, phase in zip(patches.intensity, patches.phase_rad, strict=True):
         with torch.inference_mode():
-            estimate = network(torch.from_numpy(network_input(intensity_patch / frame.mean()))[None, None], told)
+            contrast = torch.from_numpy(intensity_patch / frame.mean() - 1)
+            estimate = network(INPUT_GAIN * contrast[None, None], told)
         scores.append(skimage_ssim(estimate[0, 0].numpy(), phase.astype(np.float32)))
     data = paper.content()["figures"]["fig4c"]
     assert data["positions"][8] == 9.0

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from livephase.errors import ModelError
 from livephase.evaluation.environment import usable_cores
 from livephase.inference.runtimes import Runtime, open_runtime
 from livephase.phase.conditions import Conditions
-from livephase.phase.library import find_model
-from livephase.phase.modelfile import ModelCard, bundled_models, read_card
+from livephase.phase.modelfile import INPUT_GAIN, ModelCard, bundled_models, read_card
 from livephase.phase.preprocess import prepare
 from livephase.phase.weights import load_network
-from livephase.training.batches import network_input
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +36,7 @@ COMPARISON_NAMES = {
     "fixed-s03": "net trained at S = 0.3",
     "fixed-s04": "net trained at S = 0.4",
 }
+_DEFAULT_NAME = "adaptive"
 _BATCH = 10
 _FLOAT_COUNTS = 2000.0
 _BIT_DEPTH = 12
@@ -89,7 +89,7 @@ class Model:
         parts: list[NDArray[np.float32]] = []
         with torch.inference_mode():
             for start in range(0, len(intensity), _BATCH):
-                batch = torch.from_numpy(network_input(intensity[start : start + _BATCH]))[:, None]
+                batch = torch.from_numpy(intensity[start : start + _BATCH] - 1)[:, None] * INPUT_GAIN
                 parts.append(self.network(batch, told.expand(len(batch), -1))[:, 0].numpy())
         return np.concatenate(parts)
 
@@ -151,7 +151,7 @@ def open_shelf(model: Path | None = None, bundled: list[Path] | None = None, com
     Parameters
     ----------
     model : Path, optional
-        The model that is judged in place of the default one.
+        The model that is judged in place of ``adaptive``.
     bundled : list of Path, optional
         The shipped model files; by default those of the installation.
     comparison : Path, optional
@@ -160,16 +160,17 @@ def open_shelf(model: Path | None = None, bundled: list[Path] | None = None, com
     Raises
     ------
     ModelError
-        The model cannot be read.
+        The model cannot be read, or there is none.
     """
-    shipped_path = model or find_model("adaptive").path
-    card = read_card(shipped_path)
-    shipped = Model(f"{card.name} {card.version}", shipped_path)
-    named: dict[str, Model] = {}
-    for path in bundled if bundled is not None else bundled_models():
-        other = read_card(path)
-        if path != shipped_path:
-            named[other.name] = Model(f"{other.name} {other.version}", path)
+    paths = bundled_models() if bundled is None else bundled
+    cards = {path: read_card(path) for path in paths}
+    if model is None:
+        if not paths:
+            raise ModelError("this installation carries no model file; name one with --model")
+        model = next((path for path, card in cards.items() if card.name == _DEFAULT_NAME), paths[0])
+    card = read_card(model)
+    shipped = Model(f"{card.name} {card.version}", model)
+    named = {card.name: Model(f"{card.name} {card.version}", path) for path, card in cards.items() if path != model}
     folder = comparison or Path(str(files("livephase") / "models" / "paper"))
     found = {name: folder / f"{name}.safetensors" for name in COMPARISON_NAMES}
     nets = {name: Model(COMPARISON_NAMES[name], path) for name, path in found.items() if path.exists()}

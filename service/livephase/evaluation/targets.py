@@ -9,6 +9,7 @@ import numpy as np
 
 from livephase.evaluation.figures_of_merit import summarise
 from livephase.evaluation.generalisation import Sweep
+from livephase.evaluation.methods import ORACLE
 from livephase.evaluation.report import Target
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def paper_targets(found: Findings, shelf: Shelf, confluence: Sequence[float], re
             z6["paper"]["ssim"],
             z6["frame"]["ssim"],
             "",
-            f"{me}, {field_count} fields, {dishes}; {spread(fields_of(found.methods))}",
+            f"{me}, {field_count} fields, {dishes}; {spread(fields_of(found.methods))}; oracle "
+            f"{summarise(found.methods['paper'][ORACLE])['ssim']:.3f}",
         ),
         Target(
             "SSIM, z-adaptive, mean over z = 4..13 um",
@@ -140,7 +142,8 @@ def paper_targets(found: Findings, shelf: Shelf, confluence: Sequence[float], re
             real["paper"]["ssim"],
             real["frame"]["ssim"],
             "",
-            f"{real['paper']['fields']} fields, {real_dishes}; {spread(fields_of(found.real))}. {real_note}",
+            f"{real['paper']['fields']} fields, {real_dishes}; {spread(fields_of(found.real))}; oracle "
+            f"{summarise(found.real['paper'][ORACLE])['ssim']:.3f}. {real_note}",
         ),
         Target(
             "SSIM, noise 0.02 instead of 0.01",
