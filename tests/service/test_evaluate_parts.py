@@ -12,7 +12,7 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from livephase.cli import _run
-from livephase.errors import ConfigurationError
+from livephase.errors import ConfigurationError, ModelError
 from livephase.evaluation import classical
 from livephase.evaluation.drawing import new_figure
 from livephase.evaluation.dry_mass import dry_mass_pg, mass_bias_percent, segment_cells
