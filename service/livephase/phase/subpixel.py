@@ -58,7 +58,7 @@ class _Block(nn.Module):
 class SubpixelUNet(nn.Module):
     """The sub-pixel U-Net of the module's diagram, conditioned on defocus and coherence.
 
-    It takes 0.36 MFLOP a camera pixel at width 32 (11 GMAC a megapixel of phase), growing with the square of the width.
+    It takes 11 GMAC for each megapixel of phase at width 32 (2.0 M parameters), 3.5 at 16 (0.5 M).
 
     Parameters
     ----------
