@@ -74,7 +74,7 @@ def write_recipe(folder: Path, steps: int = 40, text: str = RECIPE) -> Path:
 
 
 def test_a_killed_run_goes_on_and_gives_the_same_weights(tmp_path: Path, small_validation: None) -> None:
-    recipe = write_recipe(tmp_path)
+    recipe = write_recipe(tmp_path, steps=120)
     unbroken = train(recipe, tmp_path / "unbroken", device="cpu")
     broken = tmp_path / "broken"
     script = (
@@ -95,9 +95,14 @@ def test_a_killed_run_goes_on_and_gives_the_same_weights(tmp_path: Path, small_v
     for (name, one), two in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
         # Thread counts of the two processes may differ, and with them the order of sums in bf16.
         torch.testing.assert_close(one, two, atol=2e-3, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
-    assert resumed.training["steps"] == unbroken.training["steps"] == 40
-    log = [json.loads(line) for line in (broken / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["step"] == 40
+    assert resumed.training["steps"] == unbroken.training["steps"] == 120
+    log, whole = (
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (broken, tmp_path / "unbroken")
+    )
+    assert [entry["step"] for entry in log] == [entry["step"] for entry in whole] == [100, 120]
+    # The mean over the 100 steps, those before the kill included.
+    assert log[0]["loss"] == pytest.approx(whole[0]["loss"], rel=0.01)
     assert (broken / "curves.png").stat().st_size > 5000
 
 
