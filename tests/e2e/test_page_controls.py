@@ -259,7 +259,7 @@ def test_events_between_frames_do_not_stop_the_picture(tab: Tab, service: Runnin
     tab.wait_frame(tab.drawn())
 
 
-def test_a_phase_that_does_not_explain_its_frame_is_marked(tab: Tab, service: RunningService) -> None:
+def test_a_misfit_is_marked_and_frames_of_another_size_are_shown_as_a_whole(tab: Tab, service: RunningService) -> None:
     service.still()
     marked = "document.getElementById('hud-misfit').classList.contains('is-warning')"
     texts = {None: "", 1.04: "misfit 1.0", 3.21: "phase does not explain the frame: misfit 3.2"}
@@ -281,10 +281,6 @@ def test_a_phase_that_does_not_explain_its_frame_is_marked(tab: Tab, service: Ru
         tab.wait_until(lambda expected=frame.sequence: tab.drawn() == expected, "the frame")
         tab.wait_until(lambda expected=text: tab.text("hud-misfit") == expected, f"the text {text!r}")
         assert tab.page.evaluate(marked) is text.startswith("phase")
-
-
-def test_frames_of_another_size_are_shown_as_a_whole(tab: Tab, service: RunningService) -> None:
-    service.still()
     wide = np.tile(np.linspace(0, 3, 900, dtype=np.float32), (300, 1))
     frame = PreviewFrame(
         sequence=service.next_sequence(),

@@ -29,6 +29,7 @@ RUN_KEYS = {
     "started_utc",
     "ended_utc",
     "counters",
+    "misfit",
     "remaining_s",
     "path",
     "warnings",
