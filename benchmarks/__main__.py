@@ -18,17 +18,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from livephase.evaluation.environment import processor
+
 BENCHMARKS = ("inference", "storage", "preview", "forward_model", "misfit")
-
-
-def processor() -> str:
-    """Name of the CPU, as far as the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def gpu() -> str:

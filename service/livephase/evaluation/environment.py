@@ -49,7 +49,7 @@ def environment() -> dict[str, Any]:
             **{name: version(name) for name in ("livephase", "torch", "openvino", "numpy", "scipy")},
         },
         "hardware": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": usable_cores(),
             "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
             "system": f"{platform.system()} {platform.machine()}",
@@ -58,7 +58,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the CPU, as far as the system tells."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():

@@ -17,6 +17,7 @@ from torch import Tensor
 from livephase.phase.modelfile import INPUT_GAIN
 from livephase.training.fields import background_texture
 from livephase.training.pair_sources import MARGIN_HR_PX, SCALE, draw_setup, field_of, told
+from livephase.training.patches import SYMMETRIES
 from livephase_devices.optics import bin_pixels, intensity
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ Array = Any
 
 _FULL_RANGE_COUNTS = 255
 _LEVEL = 0.6
-SYMMETRIES = 8
 
 
 class Batches(Protocol):
