@@ -97,13 +97,13 @@ def write_recipe(
 
 
 def show_card(card: ModelCard, *, as_json: bool) -> None:
-    """Print a card as JSON or as one line for each of its fields."""
-    content: dict[str, Any] = card.model_dump(mode="json")
+    """Print a card, as JSON with everything in it or for a person."""
+    from livephase.card_text import card_text
+
     if as_json:
-        _print_json(content)
-        return
-    for key, value in content.items():
-        print(f"{key:13} {value if isinstance(value, str | int) else json.dumps(value)}")
+        _print_json(card.model_dump(mode="json"))
+    else:
+        print(card_text(card))
 
 
 def _listed(model: KnownModel) -> dict[str, Any]:

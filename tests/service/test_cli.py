@@ -297,4 +297,20 @@ def test_models_show_prints_the_card(
     card = json.loads(done.stdout)
     assert card["name"] == "untrained"
     assert len(card["sha256"]) == 64
-    assert "untrained" in cli("models", "show", untrained_model).stdout
+    shown = cli("models", "show", untrained_model).stdout
+    assert "untrained" in shown
+    assert card["sha256"] in shown
+
+
+def test_models_show_tabulates_the_figures_of_each_defocus(
+    cli: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    card = json.loads(cli("models", "show", "adaptive", "--json").stdout)
+    lines = cli("models", "show", "adaptive").stdout.splitlines()
+    head = next(line for line in lines if line.startswith("test set"))
+    assert head.split()[:3] == ["test", "set", "fields"]
+    for name, row in card["figures"].items():
+        if name != "conditions":
+            (line,) = [one for one in lines if one.startswith(name + " ")]
+            assert line.removeprefix(name).split()[:2] == [str(row["fields"]), f"{row['ssim']:.4g}"]
+    assert max(map(len, lines)) < 200
