@@ -107,6 +107,7 @@ def train(recipe_path: Path, folder: Path, device: str | None = None) -> ModelCa
                 "noise_sd": judged.noise_sd,
                 "coherence": judged.setup.coherence,
                 "kappa_per_rad": judged.kappa_per_rad,
+                "coverage": recipe.data.coverage,
                 "period_bands_um": [">40", "40-20", "20-10", "10-5.2", "<5.2"],
             },
             **validation.judge(network, frames),
