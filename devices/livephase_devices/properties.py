@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from livephase_devices.session import CoreSession
 
 PropertyValue = str | int | float
+_LONGEST = 1023
+"""Bytes of a value: Micro-Manager's buffers for it have 1024."""
 
 
 class DeviceInfo(BaseModel):
@@ -56,6 +59,8 @@ class PropertyInfo(BaseModel):
         Lowest and highest value, both included.
     allowed : tuple of str
         The only values that can be set; empty where any is.
+    read_ms : float
+        How long the device took to give its value, ms.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +73,7 @@ class PropertyInfo(BaseModel):
     pre_init: bool
     limits: tuple[float, float] | None
     allowed: tuple[str, ...]
+    read_ms: float
 
 
 def list_devices(session: CoreSession) -> list[DeviceInfo]:
@@ -149,15 +155,19 @@ def describe(session: CoreSession, label: str, name: str) -> PropertyInfo:
             known = ", ".join(core.getDevicePropertyNames(label))
             raise PropertyNotFoundError(f"has no property {name!r}; it has {known}", label)
         kind = _kind(core.getPropertyType(label, name))
+        asked_s = time.perf_counter()
+        value = core.getProperty(label, name)
+        read_ms = (time.perf_counter() - asked_s) * 1000
         return PropertyInfo(
             device=label,
             name=name,
             kind=kind,
-            value=_typed(core.getProperty(label, name), kind),
+            value=_typed(value, kind),
             read_only=bool(core.isPropertyReadOnly(label, name)),
             pre_init=bool(core.isPropertyPreInit(label, name)),
             limits=limits(core, label, name),
             allowed=tuple(map(str, core.getAllowedPropertyValues(label, name))),
+            read_ms=read_ms,
         )
 
 
@@ -189,6 +199,8 @@ def _checked(info: PropertyInfo, value: PropertyValue) -> str:
     """Return the value as the core takes it; PropertyError when the property cannot have it."""
     label, name = info.device, info.name
     text = str(int(value)) if isinstance(value, bool) else str(value)
+    if len(text.encode(errors="replace")) > _LONGEST or "\0" in text:
+        raise PropertyError(f"{name!r} cannot have more than {_LONGEST} bytes, nor a NUL", label)
     number = _number(text) if info.kind != "str" else None
     if info.allowed:
         for allowed in info.allowed:

@@ -40,19 +40,41 @@ class Lens(ABC):
         self._core = session.core
         self.label = label
 
-    def confirmed_defocus_um(self) -> float:
-        """Wait until the device rests, and return the defocus in um that it reports."""
+    # -- in the device's own unit -----------------------------------------------------------------------------
+
+    def position(self) -> float:
+        """Wait until the device rests, and return the position that it reports."""
         self._session.wait_until_rests(self.label)
         with self._session.touching(self.label, "read the position"):
             position = self._read()
         if not math.isfinite(position):
             raise DeviceError(f"reports {position} as its position; check that it is powered", self.label)
-        return self._session.config.defocus_of(position)
+        return position
+
+    def limits(self) -> tuple[float, float] | None:
+        """Lowest and highest position; None where the device states no limits."""
+        with self._session.touching(self.label, "read the limits"):
+            return self._limits()
+
+    def go(self, position: float, action: str) -> float:
+        """Go to a position, wait until the device rests and has settled; return the position that it reports."""
+        session, config = self._session, self._session.config
+        with session.touching(self.label, action):
+            self._write(position)
+        session.wait_until_rests(self.label)
+        with session.touching(self.label, "settle", config.lens_settle_s + config.call_timeout_s):
+            time.sleep(config.lens_settle_s)
+        return self.position()
+
+    # -- in um of defocus -------------------------------------------------------------------------------------
+
+    def confirmed_defocus_um(self) -> float:
+        """Wait until the device rests, and return the defocus in um that it reports."""
+        return self._session.config.defocus_of(self.position())
 
     def limits_um(self) -> tuple[float, float] | None:
         """Lowest and highest defocus in um; None where the device states no limits."""
-        with self._session.touching(self.label, "read the limits"):
-            limits = self._limits()
+        limits = self.limits()
         if limits is None:
             return None
         low, high = sorted(self._session.config.defocus_of(end) for end in limits)
@@ -68,7 +90,7 @@ class Lens(ABC):
         DeviceError
             The device did not arrive.
         """
-        session, config = self._session, self._session.config
+        config = self._session.config
         if not math.isfinite(defocus_um):
             raise PropertyError(f"a defocus of {defocus_um} um is not a number to move to", self.label)
         limits = self.limits_um()
@@ -76,12 +98,7 @@ class Lens(ABC):
             raise PropertyError(
                 f"a defocus of {defocus_um:g} um is outside its range of {limits[0]:g} to {limits[1]:g} um", self.label
             )
-        with session.touching(self.label, f"move to {defocus_um:g} um"):
-            self._write(config.position_of(defocus_um))
-        session.wait_until_rests(self.label)
-        with session.touching(self.label, "settle", config.lens_settle_s + config.call_timeout_s):
-            time.sleep(config.lens_settle_s)
-        confirmed_um = self.confirmed_defocus_um()
+        confirmed_um = config.defocus_of(self.go(config.position_of(defocus_um), f"move to {defocus_um:g} um"))
         if abs(confirmed_um - defocus_um) > LENS_TOLERANCE_UM:
             raise DeviceError(
                 f"was sent to a defocus of {defocus_um:g} um but reports {confirmed_um:g} um; "
@@ -89,6 +106,8 @@ class Lens(ABC):
                 self.label,
             )
         return confirmed_um
+
+    # -- what each kind does its own way ----------------------------------------------------------------------
 
     @abstractmethod
     def _read(self) -> float:
