@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,11 @@ long GetModuleVersion(void) { return 10; }
 long GetDeviceInterfaceVersion(void) { return INTERFACE; }
 unsigned GetNumberOfDevices(void) { return 0; }
 void InitializeModuleData(void) {}
+void *CreateDevice(const char *name) { return 0; }
+void DeleteDevice(void *device) {}
+_Bool GetDeviceName(unsigned index, char *name, unsigned size) { return 0; }
+_Bool GetDeviceType(const char *name, int *type) { return 0; }
+_Bool GetDeviceDescription(const char *name, char *text, unsigned size) { return 0; }
 """
 TOML = """
 [microscope]
@@ -324,6 +330,26 @@ def test_a_silent_child_is_killed_with_its_children(tmp_path: Path, monkeypatch:
     assert caught.value.begun == "sleepy"
     pid = int((tmp_path / "pid").read_text())
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_child_ends_with_whoever_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sleepy.py").write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(tmp_path / 'new')!r}).write_text(str(os.getpid()))\n"
+        f"os.replace({str(tmp_path / 'new')!r}, {str(tmp_path / 'pid')!r})\n"
+        "time.sleep(600)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    code = "from livephase.doctor.process import results; list(results('packages', 'sleepy', silence_s=600))"
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    end = time.monotonic() + 60
+    while not (tmp_path / "pid").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    child = psutil.Process(int((tmp_path / "pid").read_text()))
+    parent.kill()
+    parent.wait()
+    child.wait(60)
 
 
 def test_what_a_child_prints_beside_its_results_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

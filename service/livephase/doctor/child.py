@@ -11,8 +11,12 @@ import importlib
 import json
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 MARK: Final = "livephase-doctor "
 
@@ -131,12 +135,26 @@ def probe_port(port: str) -> dict[str, Any]:
         return {"error": " ".join(str(error).split())}
 
 
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, however that ended."""
+    parent = psutil.Process(os.getppid())
+
+    def wait() -> None:
+        # A read of stdin would tell too, but on Windows libraries that load meanwhile may wait for it.
+        while parent.is_running() and os.getppid() == parent.pid:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
 JOBS: Final = {"packages": packages, "core": core, "adapters": adapters, "microscope": microscope, "ports": ports}
 
 if __name__ == "__main__":
     if sys.platform == "win32":
         # a library that crashes must end the process, not open a window
         ctypes.windll.kernel32.SetErrorMode(0x0001 | 0x0002)
+    _end_with_parent()
     JOBS[sys.argv[1]](*sys.argv[2:])
     sys.stdout.flush()
     # Devices are unloaded. What foreign libraries do at an orderly end is of no interest, and a device that hangs while

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import psutil
 
@@ -83,7 +83,7 @@ def results(job: str, *arguments: str, silence_s: float) -> Iterator[dict[str, A
                     yield result
             code = child.wait(silence_s)
             if code != 0:
-                raise ChildDiedError(begun, f"ended the process (exit code {code})", _last_line(errors.fileno()))
+                raise ChildDiedError(begun, f"ended the process (exit code {code})", _last_line(errors))
         except (queue.Empty, subprocess.TimeoutExpired):
             raise ChildDiedError(begun, f"did not answer within {silence_s:g} s", "") from None
         finally:
@@ -111,8 +111,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _last_line(descriptor: int) -> str:
-    with open(descriptor, "rb", closefd=False) as errors:
-        errors.seek(0)
-        written = errors.read().decode("utf-8", errors="replace").strip()
+def _last_line(errors: IO[bytes]) -> str:
+    errors.seek(0)
+    written = errors.read().decode("utf-8", errors="replace").strip()
     return written.splitlines()[-1].strip()[:300] if written else ""
