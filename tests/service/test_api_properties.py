@@ -320,6 +320,25 @@ def test_a_change_that_a_reading_finds_is_announced(running: Running) -> None:
         assert viewer.next(lambda event: event["name"] == "%2F")["value"] == 99.0
 
 
+def test_live_mode_goes_on(running: Running) -> None:
+    def frames() -> int:
+        live = running.http.get("/microscope").json()["live"]
+        assert live["running"]
+        assert live["fault"] is None
+        return live["frames"]
+
+    assert running.http.post("/live/start").status_code == 200
+    try:
+        for gain in (1, 2, 3):
+            assert running.put("Camera", "Gain", gain).json()["value"] == gain
+        before, end = frames(), time.monotonic() + DEADLINE_S
+        while frames() < before + 5:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    finally:
+        assert running.http.post("/live/stop").status_code == 200
+
+
 def test_a_run_is_not_disturbed(running: Running) -> None:
     plan = {"name": "run", "time_points": 3, "interval_s": 0.5, "defocus_um": 6.0}
     run = running.http.post("/acquisitions", json=plan).json()

@@ -8,7 +8,9 @@ while somebody watches and no run has the microscope, and takes at most 2 % of t
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -26,6 +28,8 @@ IDLE_S: Final = 0.5
 """How often the thread looks whether it has anything to do."""
 GAP_S: Final = 0.02
 """Shortest pause between two readings."""
+RETRY_S: Final = 60.0
+"""How long a property is left alone that could not be read."""
 SHARE: Final = 0.02
 """Largest part of the device thread's time that the readings may take."""
 
@@ -58,7 +62,7 @@ class Properties:
         self._lock = threading.Lock()
         self._known: dict[Key, PropertyValue] = {}
         self._fixed: set[Key] = set()
-        self._left_out: set[Key] = set()
+        self._left_out: dict[Key, float] = {}  # until when, monotonic s
         self._due: deque[Key] = deque()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="properties", daemon=True)
@@ -115,7 +119,7 @@ class Properties:
         unknown = key not in self._known
         changed = announce_first if unknown else not _same(self._known[key], info.value)
         self._known[key] = info.value
-        self._left_out.discard(key)
+        self._left_out.pop(key, None)
         if info.read_only or info.pre_init:
             self._fixed.add(key)
         if changed:
@@ -163,19 +167,21 @@ class Properties:
             for name in self._microscope.property_names(device.label)
         ]
         with self._lock:
-            self._due.extend(key for key in keys if key not in self._fixed | self._left_out)
+            now_s = time.monotonic()
+            self._due.extend(key for key in keys if key not in self._fixed and self._left_out.get(key, now_s) <= now_s)
 
     def _leave_out(self, key: Key, error: LivephaseError) -> None:
-        """Read a property no more that cannot be read, until somebody asks for it and it can."""
+        """Leave a property alone for a while that cannot be read; one that hung, until somebody asks for it."""
         label, name = key
         if getattr(error, "device", None) != label:
-            return
+            return  # another device hangs, or the microscope is closed
+        hung = isinstance(error, DeviceTimeoutError)
         with self._lock:
-            self._left_out.add(key)
-        if isinstance(error, DeviceTimeoutError):
+            self._left_out[key] = math.inf if hung else time.monotonic() + RETRY_S
+        if hung:
             log.warning("property %r is not looked at for changes any more: %s", name, error)
         else:
-            log.info("property %r is not looked at for changes any more: %s", name, error)
+            log.info("property %r is not looked at for changes for %g s: %s", name, RETRY_S, error)
 
 
 def _same(before: PropertyValue, now: PropertyValue) -> bool:
