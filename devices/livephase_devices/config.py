@@ -36,7 +36,8 @@ class MicroscopeConfig(BaseModel):
     cfg : Path
         Micro-Manager configuration file, or the name of a bundled one such as ``twin.cfg``.
     camera, lens, xy_stage : str
-        Micro-Manager device labels of the roles. ``lens`` is any Micro-Manager stage.
+        Micro-Manager device labels of the roles. ``lens`` is any Micro-Manager stage, or a numeric property
+        ``"Device.Property"``.
     wavelength_um : float
         Centre wavelength of the illumination in um.
     objective_na : float

@@ -7,7 +7,8 @@
     │   ├── DeviceNotFoundError    no device of that label or role
     │   ├── DeviceTimeoutError     a call did not return in time
     │   ├── DeviceBusyError        the microscope is in use (a sequence, a run)
-    │   ├── PropertyError          a property is unknown, read-only or out of range
+    │   ├── PropertyError          a property is read-only or out of range
+    │   │   └── PropertyNotFoundError  a device has no property of that name
     │   └── MicroscopeConfigError  a microscope.toml or the .cfg it names is wrong
     └── (the service adds its own: livephase.errors)
 
@@ -82,11 +83,19 @@ class DeviceBusyError(DeviceError):
 
 
 class PropertyError(DeviceError):
-    """A property is unknown, read-only or out of range."""
+    """A property is read-only or out of range."""
 
     status = 422
     slug = "property"
     title = "Property refused"
+
+
+class PropertyNotFoundError(PropertyError):
+    """A device has no property of that name."""
+
+    status = 404
+    slug = "property-not-found"
+    title = "No such property"
 
 
 class MicroscopeConfigError(DeviceError):

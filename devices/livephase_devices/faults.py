@@ -46,12 +46,12 @@ class FaultyCamera(CameraDevice):
     Properties: ``Fault`` is what happens to frames ``FaultFrom`` .. ``FaultFrom + FaultCount - 1`` (frames count
     from 0 at loading; a failed exposure counts): ``none``, ``hang``, ``raise``, ``stale`` (no image is delivered,
     and no error), ``misshaped`` (an image of the wrong size). ``InitFault`` makes initialisation ``raise`` or
-    ``hang``. ``FrameNumber`` is the number of the last exposure.
+    ``hang``. ``FrameNumber`` is the number of the last exposure, ``FrameExposure-ms`` its exposure time.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._exposure_ms = 1.0
+        self._exposure_ms = self._frame_exposure_ms = 1.0
         self._number = -1
         self._ready = False
         self._settings: dict[str, Any] = {
@@ -73,6 +73,7 @@ class FaultyCamera(CameraDevice):
             only_before=lambda: not self._ready,
         )
         add_property(self, "FrameNumber", int, lambda: self._number)
+        add_property(self, "FrameExposure-ms", float, lambda: self._frame_exposure_ms)
 
     def _access(self, name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         def write(value: Any) -> None:
@@ -121,7 +122,8 @@ class FaultyCamera(CameraDevice):
             height, width = self.shape()
             buffer = get_buffer((height // 2 if fault == "misshaped" else height, width), self.dtype())
             buffer[:] = self._number % 65536
-            time.sleep(self._exposure_ms / 1000.0)
+            self._frame_exposure_ms = self._exposure_ms
+            time.sleep(self._frame_exposure_ms / 1000.0)
             yield {}
 
     def _due(self) -> str:
@@ -133,7 +135,8 @@ class FaultyLens(StageDevice):
     """Stage that arrives at once, unless ``Fault`` says otherwise.
 
     ``hang`` (moving never returns), ``hang-read`` (asking for the position never returns), ``raise``, ``ignore``
-    (accepts a position and stays where it is), ``busy`` (never arrives).
+    (accepts a position and stays where it is), ``busy`` (never arrives). Property ``Current-mA`` is the same position,
+    for a lens that is a property.
     """
 
     def __init__(self) -> None:
@@ -146,6 +149,7 @@ class FaultyLens(StageDevice):
 
         kinds = ("none", "hang", "hang-read", "raise", "ignore", "busy")
         add_property(self, "Fault", str, lambda: self._fault, set_fault, allowed=kinds)
+        add_property(self, "Current-mA", float, self.get_position_um, self.set_position_um, limits=(-300.0, 300.0))
 
     def set_position_um(self, val: float) -> None:
         """Go to ``val``, or not."""

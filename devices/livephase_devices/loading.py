@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pymmcore_plus import DeviceInitializationState, DeviceType
 
 from livephase_devices.errors import DeviceError, DeviceNotFoundError, MicroscopeConfigError, PropertyError
+from livephase_devices.properties import find_property
 
 if TYPE_CHECKING:
     from pymmcore_plus.experimental.unicore import UniMMCore
@@ -38,8 +39,13 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def load(core: UniMMCore, config: MicroscopeConfig) -> None:
-    """Load ``config.cfg`` and check every device and role.
+def load(core: UniMMCore, config: MicroscopeConfig) -> dict[str, tuple[str, str]]:
+    """Load ``config.cfg`` and check every device and the roles of camera and xy stage.
+
+    Returns
+    -------
+    dict
+        Label and property name of every recorded property, by its name in the configuration.
 
     Raises
     ------
@@ -66,11 +72,10 @@ def load(core: UniMMCore, config: MicroscopeConfig) -> None:
             raise MicroscopeConfigError(f"{_failing_line(error)}{reason}{hint}", str(config.cfg)) from error
         failed.raise_first()
     _check_initialised(core, config)
-    _check_role(core, config, "camera", config.camera, DeviceType.Camera)
-    _check_role(core, config, "lens", config.lens, DeviceType.Stage)
-    _check_role(core, config, "xy_stage", config.xy_stage, DeviceType.XYStage)
+    check_role(core, config, "camera", config.camera, DeviceType.Camera)
+    check_role(core, config, "xy_stage", config.xy_stage, DeviceType.XYStage)
     core.setCameraDevice(config.camera)
-    _check_recorded(core, config)
+    return _find_recorded(core, config)
 
 
 def _check_adapters(core: UniMMCore, cfg: Path) -> None:
@@ -97,7 +102,8 @@ def _check_initialised(core: UniMMCore, config: MicroscopeConfig) -> None:
                 raise DeviceError(f"is not initialised ({state.name}); {_INITIALIZE_HINT}", label)
 
 
-def _check_role(core: UniMMCore, config: MicroscopeConfig, role: str, label: str | None, wanted: DeviceType) -> None:
+def check_role(core: UniMMCore, config: MicroscopeConfig, role: str, label: str | None, wanted: DeviceType) -> None:
+    """Fail unless the device of a role is loaded and has the type that the role needs."""
     if label is None:
         return
     if label not in core.getLoadedDevices():
@@ -115,18 +121,22 @@ def _check_role(core: UniMMCore, config: MicroscopeConfig, role: str, label: str
         )
 
 
-def _check_recorded(core: UniMMCore, config: MicroscopeConfig) -> None:
+def _find_recorded(core: UniMMCore, config: MicroscopeConfig) -> dict[str, tuple[str, str]]:
+    recorded: dict[str, tuple[str, str]] = {}
     for full_name in config.recorded_properties:
-        label, _, name = full_name.partition(".")
-        if label not in core.getLoadedDevices() or not core.hasProperty(label, name):
+        found = find_property(core, full_name)
+        if found is None:
+            label, _, name = full_name.partition(".")
             raise PropertyError(f"has no property {name!r} that could be recorded; correct the TOML", label)
-        value = core.getProperty(label, name)
+        value = core.getProperty(*found)
         try:
             float(value)
         except ValueError:
             raise PropertyError(
-                f"the property {name!r} is {value!r}: only numbers can be recorded with every frame", label
+                f"the property {found[1]!r} is {value!r}: only numbers can be recorded with every frame", found[0]
             ) from None
+        recorded[full_name] = found
+    return recorded
 
 
 def _failing_line(error: BaseException) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
-import weakref
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from livephase_devices import process_end
 from livephase_devices import properties as props
 from livephase_devices.errors import DeviceBusyError, DeviceError, LivephaseError, PropertyError
 from livephase_devices.fetching import Fetcher
 from livephase_devices.frame import CameraFrame
 from livephase_devices.owner_thread import OwnerThread
-from livephase_devices.properties import PropertyInfo, PropertyValue
+from livephase_devices.properties import DeviceInfo, PropertyInfo, PropertyValue
 from livephase_devices.sequence import BufferedSequence, Sequence, SnapSequence
-from livephase_devices.session import CoreSession, loaded_sessions
+from livephase_devices.session import CoreSession
 from livephase_devices.state import MicroscopeState, closed_state, read_state
 
 if TYPE_CHECKING:
@@ -24,14 +23,12 @@ if TYPE_CHECKING:
 
     from livephase_devices.config import MicroscopeConfig
 
-__all__ = ["CameraFrame", "Microscope", "MicroscopeState", "PropertyInfo", "PropertyValue"]
+__all__ = ["CameraFrame", "DeviceInfo", "Microscope", "MicroscopeState", "PropertyInfo", "PropertyValue"]
 
 T = TypeVar("T")
 
 _HUNG_CLOSE_S = 1.0
 """How long closing waits for a call that is known to hang."""
-
-_open_microscopes: weakref.WeakSet[Microscope] = weakref.WeakSet()
 
 
 class Microscope:
@@ -74,7 +71,7 @@ class Microscope:
         if self._thread is not None:
             raise DeviceBusyError("the microscope is open already", self.config.name)
         self._thread = thread = OwnerThread(f"microscope {self.config.name}", self.config.call_timeout_s)
-        _open_microscopes.add(self)
+        process_end.close_at_end(self)
         sessions: list[CoreSession] = []
 
         def load() -> None:
@@ -99,10 +96,7 @@ class Microscope:
                 self.close()
             raise
         finally:
-            # The exit function registered last runs first: before UniMMCore's own, which would unload the Python
-            # devices under a running exposure.
-            atexit.unregister(_close_all)
-            atexit.register(_close_all)
+            process_end.close_at_end(self)  # once more: UniMMCore registers its own exit function when it is made
 
     def close(self) -> None:
         """Stop the camera, unload every device and end the owner thread; may be called twice.
@@ -114,7 +108,7 @@ class Microscope:
         """
         thread, self._thread = self._thread, None
         session = self._session
-        _open_microscopes.discard(self)
+        process_end.forget(self)
         self._state = closed_state(self.config)
         self._fetcher.forget()
         if thread is not None:
@@ -136,8 +130,13 @@ class Microscope:
 
     # -- camera -----------------------------------------------------------------------------------------------
 
-    def snap(self) -> CameraFrame:
+    def snap(self, exposure_ms: float | None = None) -> CameraFrame:
         """Take one frame.
+
+        Parameters
+        ----------
+        exposure_ms : float or None
+            Exposure time that is set first; nobody else's call comes in between.
 
         Raises
         ------
@@ -147,7 +146,10 @@ class Microscope:
 
         def snap() -> CameraFrame:
             self._refuse_during_sequence("snap")
-            return self._loaded().snap()
+            session = self._loaded()
+            if exposure_ms is not None:
+                session.set_exposure_ms(exposure_ms)
+            return session.snap()
 
         return self._call(self.config.camera, "snap", snap)
 
@@ -263,9 +265,9 @@ class Microscope:
 
         def move() -> float:
             session = self._loaded()
-            session.require_lens()
+            lens = session.require_lens()
             with self._suspended():
-                return session.move_lens(um)
+                return lens.move(um)
 
         return self._call(self.config.lens or self.config.name, "move", move)
 
@@ -286,20 +288,32 @@ class Microscope:
             return self._state.model_copy(update={"fault": str(error)})
         return self._state
 
+    def devices(self) -> list[DeviceInfo]:
+        """Describe every loaded device."""
+        return self._call(self.config.cfg.name, "list the devices", lambda: props.list_devices(self._loaded()))
+
     def properties(self) -> list[PropertyInfo]:
         """Read every property of every device, with type, value and limits."""
         return self._call(self.config.cfg.name, "read all properties", lambda: props.list_properties(self._loaded()))
 
+    def property_names(self, label: str) -> list[str]:
+        """Return the names of all properties of a device; no device is talked to."""
+        return self._call(label, "list its properties", lambda: props.list_names(self._loaded(), label))
+
+    def describe_property(self, label: str, name: str) -> PropertyInfo:
+        """Read one property, with type, value and limits."""
+        return self._call(label, f"read property {name!r}", lambda: props.describe(self._loaded(), label, name))
+
     def get_property(self, label: str, name: str) -> PropertyValue:
         """Read a property: float, int or str by its Micro-Manager type."""
-        return self._call(label, f"read property {name!r}", lambda: props.describe(self._loaded(), label, name).value)
+        return self.describe_property(label, name).value
 
     def set_property(self, label: str, name: str, value: PropertyValue) -> PropertyValue:
         """Set a property and return the value read back; in a sequence the next exposure has it.
 
         Raises
         ------
-        DeviceNotFoundError, PropertyError
+        DeviceNotFoundError, PropertyNotFoundError, PropertyError
             No such device or property, it is read-only, or the value is not allowed.
         """
 
@@ -338,12 +352,3 @@ class Microscope:
     def _suspended(self) -> AbstractContextManager[None]:
         sequence = self._active_sequence()
         return nullcontext() if sequence is None else sequence.suspended()
-
-
-def _close_all() -> None:
-    """Unload the devices of every microscope that is still open: a core that dies loaded aborts the process."""
-    for microscope in list(_open_microscopes):
-        with suppress(LivephaseError):
-            microscope.close()
-    for session in list(loaded_sessions):  # one of its devices hangs; the process must end all the same
-        session.abandon()

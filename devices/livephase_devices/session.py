@@ -26,6 +26,7 @@ from livephase_devices.errors import (
     PropertyError,
 )
 from livephase_devices.frame import CameraFrame
+from livephase_devices.lens.role import find_lens
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -33,14 +34,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from livephase_devices.config import MicroscopeConfig
+    from livephase_devices.lens.role import Lens
     from livephase_devices.owner_thread import OwnerThread
 
     Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 log = logging.getLogger(__name__)
 
-LENS_TOLERANCE_UM = 0.5
-"""A lens that stops further than this from where it was sent has not arrived."""
 _LOAD_FACTOR = 6
 """Loading may take this many call time-outs: devices home and warm up while they initialise."""
 _GREY_TYPES = (np.dtype(np.uint8).str, np.dtype(np.uint16).str)
@@ -59,6 +59,11 @@ class CoreSession:
         Roles and scale of the lens.
     thread : OwnerThread
         Is told which device is being talked to, so that a time-out can name it.
+
+    Attributes
+    ----------
+    lens : Lens or None
+        What sets the defocus; None before loading, and where the configuration names none.
     """
 
     def __init__(self, config: MicroscopeConfig, thread: OwnerThread) -> None:
@@ -68,6 +73,8 @@ class CoreSession:
         self._frames = 0
         self._exposure_ms = 0.0
         self._unreadable: set[str] = set()
+        self._recorded: dict[str, tuple[str, str]] = {}
+        self.lens: Lens | None = None
         self.core = UniMMCore()
         # Python callbacks from the core's own threads are what aborts the process at exit ("FATAL: exception not
         # rethrown"). CMMCorePlus overrides this call with a refusal; the method below it is Micro-Manager's own.
@@ -80,7 +87,8 @@ class CoreSession:
         self.core.setTimeoutMs(max(1, round(self.config.call_timeout_s * 1000)))
         loaded_sessions.add(self)
         with self.touching(self.config.cfg.name, "load", _LOAD_FACTOR * self.config.call_timeout_s):
-            loading.load(self.core, self.config)
+            self._recorded = loading.load(self.core, self.config)
+            self.lens = find_lens(self)
         self.camera_is_python = self.core.isPyDevice(self.config.camera)
         self._check_pixel_format()
 
@@ -154,7 +162,7 @@ class CoreSession:
             pixels = cast("Pixels", image)  # the C++ core has copied it for this caller
         else:
             pixels = cast("Pixels", np.array(image, order="C", copy=True))
-        recorded = {name: self._recorded(name) for name in self.config.recorded_properties}
+        recorded = {full_name: self._record(full_name, *found) for full_name, found in self._recorded.items()}
         frame = CameraFrame(
             pixels=pixels,
             bit_depth=bit_depth,
@@ -238,9 +246,8 @@ class CoreSession:
                 camera,
             )
 
-    def _recorded(self, full_name: str) -> float:
+    def _record(self, full_name: str, label: str, name: str) -> float:
         """Read a recorded property; NaN when it cannot be read, because the frame is exposed already."""
-        label, _, name = full_name.partition(".")
         try:
             with self.touching(label, f"read property {name!r}"):
                 value = float(self.core.getProperty(label, name))
@@ -256,63 +263,24 @@ class CoreSession:
 
     # -- lens -------------------------------------------------------------------------------------------------
 
-    def require_lens(self) -> str:
-        """Return the lens' label.
+    def require_lens(self) -> Lens:
+        """Return the lens.
 
         Raises
         ------
         DeviceNotFoundError
             The microscope has none.
         """
-        if self.config.lens is None:
+        if self.lens is None:
             raise DeviceNotFoundError(
-                'has no lens: add lens = "<label of a stage>" to its TOML to set the defocus', self.config.name
+                'has no lens: add lens = "<label of a stage>" or "<label>.<property>" to its TOML to set the defocus',
+                self.config.name,
             )
-        return self.config.lens
+        return self.lens
 
     def confirmed_defocus_um(self) -> float | None:
         """Wait until the lens rests, and return its defocus in um; None without a lens."""
-        if self.config.lens is None:
-            return None
-        self.wait_until_rests(self.config.lens)
-        with self.touching(self.config.lens, "read the position"):
-            return self.config.defocus_of(float(self.core.getPosition(self.config.lens)))
-
-    def defocus_limits_um(self) -> tuple[float, float] | None:
-        """Lowest and highest defocus in um, where the lens has a property ``Position`` with limits."""
-        lens, core = self.config.lens, self.core
-        if lens is None:
-            return None
-        with self.touching(lens, "read the limits"):
-            if not core.hasProperty(lens, "Position") or not core.hasPropertyLimits(lens, "Position"):
-                return None
-            ends = (core.getPropertyLowerLimit(lens, "Position"), core.getPropertyUpperLimit(lens, "Position"))
-        low, high = sorted(self.config.defocus_of(float(end)) for end in ends)
-        return low, high
-
-    def move_lens(self, defocus_um: float) -> float:
-        """Move the lens, wait until it rests and has settled; return the confirmed defocus in um."""
-        lens = self.require_lens()
-        if not math.isfinite(defocus_um):
-            raise PropertyError(f"a defocus of {defocus_um} um is not a number to move to", lens)
-        limits = self.defocus_limits_um()
-        if limits is not None and not limits[0] - 1e-9 <= defocus_um <= limits[1] + 1e-9:
-            raise PropertyError(
-                f"a defocus of {defocus_um:g} um is outside its range of {limits[0]:g} to {limits[1]:g} um", lens
-            )
-        with self.touching(lens, f"move to {defocus_um:g} um"):
-            self.core.setPosition(lens, self.config.position_of(defocus_um))
-        self.wait_until_rests(lens)
-        with self.touching(lens, "settle", self.config.lens_settle_s + self.config.call_timeout_s):
-            time.sleep(self.config.lens_settle_s)
-        confirmed_um = cast("float", self.confirmed_defocus_um())
-        if abs(confirmed_um - defocus_um) > LENS_TOLERANCE_UM:
-            raise DeviceError(
-                f"was sent to a defocus of {defocus_um:g} um but reports {confirmed_um:g} um; "
-                "check that it is powered and not blocked",
-                lens,
-            )
-        return confirmed_um
+        return None if self.lens is None else self.lens.confirmed_defocus_um()
 
     def wait_until_rests(self, label: str) -> None:
         """Wait until a device is no longer busy; a device that stays busy does not count as hung."""

@@ -112,7 +112,7 @@ def read_state(session: CoreSession, sequence: Sequence | None) -> MicroscopeSta
             "bit_depth": bit_depth,
             "exposure_ms": exposure_ms,
             "defocus_um": session.confirmed_defocus_um(),
-            "defocus_limits_um": session.defocus_limits_um(),
+            "defocus_limits_um": None if session.lens is None else session.lens.limits_um(),
             "sequence_running": sequence is not None,
             "frames_taken": session.frames_taken,
             "devices": devices,

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from livephase.collect_cli import collect
+from livephase.doctor_cli import doctor
 from livephase.evaluate_cli import evaluate
 from livephase.image_commands import simulate, tie
 from livephase.models_cli import models, show_card
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(models, name="models")
 app.command()(collect)
+app.command()(doctor)
 app.command()(evaluate)
 app.command()(reconstruct)
 app.command()(simulate)

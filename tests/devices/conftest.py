@@ -60,11 +60,12 @@ class MakeConfig(Protocol):
 
 @dataclass(frozen=True)
 class Rig:
-    """A microscope to test, and what is known of it."""
+    """A microscope to test, and what is known of it; ``lens`` is the label of the device that moves."""
 
     config: MicroscopeConfig
     dtype: type[np.generic]
     bit_depth: int
+    lens: str | None
 
 
 @pytest.fixture
@@ -97,13 +98,13 @@ def recorded(tmp_path: Path) -> tuple[Path, np.ndarray]:
     return path, frames
 
 
-@pytest.fixture(params=["demo", "twin", "replay"])
+@pytest.fixture(params=["demo", "demo, lens by property", "twin", "twin, lens by property", "replay"])
 def rig(request: pytest.FixtureRequest, make_config: MakeConfig, recorded: tuple[Path, np.ndarray]) -> Rig:
-    if request.param == "demo":
-        return Rig(make_config(DEMO, lens="Z"), np.uint8, 8)
-    if request.param == "twin":
-        return Rig(make_config(TWIN, lens="Lens"), np.uint8, 8)
-    return Rig(make_config(REPLAY.format(path=recorded[0])), np.uint16, 12)
+    kind, _, by_property = request.param.partition(", ")
+    if kind == "replay":
+        return Rig(make_config(REPLAY.format(path=recorded[0])), np.uint16, 12, None)
+    cfg, lens = (DEMO, "Z") if kind == "demo" else (TWIN, "Lens")
+    return Rig(make_config(cfg, lens=f"{lens}.Position" if by_property else lens), np.uint8, 8, lens)
 
 
 @pytest.fixture
@@ -120,9 +121,15 @@ def twin(make_config: MakeConfig, no_leaks: None) -> Iterator[Microscope]:
 
 
 @pytest.fixture
-def faulty(make_config: MakeConfig, no_leaks: None) -> Iterator[Microscope]:
+def faulty_lens() -> str:
+    """The lens of ``faulty``; tests of lenses also run with a property."""
+    return "Lens"
+
+
+@pytest.fixture
+def faulty(make_config: MakeConfig, faulty_lens: str, no_leaks: None) -> Iterator[Microscope]:
     """A microscope whose devices fail on command, with a short time-out; hangs are released at the end."""
-    config = make_config(FAULTY, lens="Lens", call_timeout_s=0.6, recorded_properties=("Camera.FrameNumber",))
+    config = make_config(FAULTY, lens=faulty_lens, call_timeout_s=0.6, recorded_properties=("Camera.FrameNumber",))
     with Microscope(config) as microscope:
         yield microscope
         faults.release_hangs()

@@ -1,4 +1,7 @@
-"""What every microscope promises, tested over Micro-Manager's DemoCamera, the simulated camera and a replay."""
+"""What every microscope promises, tested over Micro-Manager's DemoCamera, the simulated microscope and a replay.
+
+The first two also with a lens that is a property instead of a stage.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from livephase_devices.errors import (
     DeviceError,
     DeviceNotFoundError,
     PropertyError,
+    PropertyNotFoundError,
 )
 from livephase_devices.microscope import Microscope
 
@@ -142,12 +146,12 @@ def test_a_frame_states_the_defocus_of_its_exposure(microscope: Microscope) -> N
     assert microscope.state().defocus_um == -2.0
 
 
-def test_a_defocus_out_of_range_is_refused(microscope: Microscope) -> None:
-    if microscope.config.lens is None:
+def test_a_defocus_out_of_range_is_refused(microscope: Microscope, rig: Rig) -> None:
+    if rig.lens is None:
         pytest.skip("this microscope has no lens")
-    with pytest.raises(DeviceError, match=f"^{microscope.config.lens}: .*nan"):
+    with pytest.raises(DeviceError, match=f"^{rig.lens}: .*nan"):
         microscope.set_defocus_um(float("nan"))
-    with pytest.raises(DeviceError, match=f"^{microscope.config.lens}: "):
+    with pytest.raises(DeviceError, match=f"^{rig.lens}: "):
         microscope.set_defocus_um(1e6)
     assert microscope.state().defocus_um == 0.0
 
@@ -205,6 +209,59 @@ def test_properties_are_typed_and_checked(microscope: Microscope) -> None:
         if info.pre_init and not info.read_only:
             with pytest.raises(PropertyError, match="configuration file"):
                 microscope.set_property(info.device, info.name, info.value)
+
+
+def test_devices_and_their_properties_are_the_same_by_every_way(microscope: Microscope, rig: Rig) -> None:
+    devices = {device.label: device for device in microscope.devices()}
+    assert devices["Camera"].type == "Camera"
+    assert set(devices) == {"Camera"} | ({rig.lens} if rig.lens else set())
+    if rig.lens:
+        assert devices[rig.lens].type == "Stage"
+    assert microscope.state().devices == {one.label: f"{one.library}.{one.name}" for one in devices.values()}
+    listed = {(info.device, info.name): info for info in microscope.properties()}
+    named = {(label, name) for label in devices for name in microscope.property_names(label)}
+    assert set(listed) == named
+    with pytest.raises(DeviceNotFoundError, match=r"^Nobody: .*Camera"):
+        microscope.property_names("Nobody")
+    with pytest.raises(PropertyNotFoundError, match=r"^Camera: has no property 'Nonsense'; it has .*Exposure"):
+        microscope.describe_property("Camera", "Nonsense")
+
+
+def test_every_number_and_choice_can_be_set_to_what_it_is(microscope: Microscope) -> None:
+    kinds = {"int": int, "float": float, "str": str}
+    for info in microscope.properties():
+        assert isinstance(info.value, kinds[info.kind]) or info.value == ""
+        if info.read_only or info.pre_init or (info.kind == "str" and not info.allowed):
+            continue
+        back = microscope.set_property(info.device, info.name, info.value)
+        assert (back, type(back)) == (info.value, kinds[info.kind]), info
+        # as text, as it stands in a cfg, and as a float, as JavaScript sends every number
+        assert microscope.set_property(info.device, info.name, str(info.value)) == info.value, info
+        if info.kind == "int":
+            assert microscope.set_property(info.device, info.name, float(info.value)) == info.value, info
+        if info.kind != "str":
+            for wrong in ("nan", "inf", ""):
+                with pytest.raises(PropertyError, match=info.name.split("(")[0]):
+                    microscope.set_property(info.device, info.name, wrong)
+            assert microscope.get_property(info.device, info.name) == info.value
+
+
+def test_the_lens_and_its_position_are_one(microscope: Microscope, rig: Rig) -> None:
+    if rig.lens is None:
+        pytest.skip("this microscope has no lens")
+    assert microscope.set_property(rig.lens, "Position", 3.0) == pytest.approx(3.0, abs=1e-3)
+    assert microscope.state().defocus_um == pytest.approx(3.0, abs=1e-3)
+    microscope.set_defocus_um(-1.5)
+    assert microscope.get_property(rig.lens, "Position") == pytest.approx(-1.5, abs=1e-3)
+    assert microscope.snap().defocus_um == pytest.approx(-1.5, abs=1e-3)
+
+
+def test_a_snap_with_its_own_exposure(microscope: Microscope) -> None:
+    assert microscope.snap(3.0).exposure_ms == 3.0
+    assert microscope.snap().exposure_ms == 3.0
+    with pytest.raises(PropertyError, match=r"^Camera: an exposure of -1 ms"):
+        microscope.snap(-1.0)
+    assert microscope.snap().exposure_ms == 3.0
 
 
 def test_calls_from_many_threads_take_turns(microscope: Microscope) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from devices.conftest import MakeConfig
 
 DEADLINE_S = 20.0
+BOTH_KINDS_OF_LENS = pytest.mark.parametrize("faulty_lens", ["Lens", "Lens.Current-mA"])
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -133,6 +134,7 @@ def test_a_stale_first_frame_is_refused(faulty: Microscope) -> None:
         faulty.snap()
 
 
+@BOTH_KINDS_OF_LENS
 def test_a_lens_that_hangs_is_named_by_the_move(faulty: Microscope) -> None:
     faulty.set_property("Lens", "Fault", "hang")
     with pytest.raises(DeviceTimeoutError, match=r"^Lens: did not answer within 0.6 s \(move to 3 um\)"):
@@ -144,6 +146,7 @@ def test_a_lens_that_hangs_is_named_by_the_move(faulty: Microscope) -> None:
     assert faulty.snap().defocus_um == 3.0
 
 
+@BOTH_KINDS_OF_LENS
 def test_a_lens_that_hangs_is_named_by_the_snap(faulty: Microscope) -> None:
     faulty.set_property("Lens", "Fault", "hang-read")
     with pytest.raises(DeviceTimeoutError, match=r"^Lens: did not answer within 0.6 s \(read the position\)"):
@@ -153,6 +156,7 @@ def test_a_lens_that_hangs_is_named_by_the_snap(faulty: Microscope) -> None:
     faults.release_hangs()
 
 
+@BOTH_KINDS_OF_LENS
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [

@@ -142,6 +142,10 @@ class AcquisitionThread:
 
         return self._submit(settings, "exposure and defocus cannot be changed")
 
+    def between_frames(self, call: Callable[[], _Result], refusal: str) -> Future[_Result]:
+        """Carry out a call between two frames; ConflictError in a run, whose message ``refusal`` begins."""
+        return self._submit(call, refusal)
+
     def _submit(self, call: Callable[[], _Result], refusal: str) -> Future[_Result]:
         future: Future[_Result] = Future()
 

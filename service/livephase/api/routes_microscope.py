@@ -34,8 +34,8 @@ router = APIRouter(tags=["microscope"])
 PHASE_S: Final = 30.0
 """Longest wait for the phase of a single frame."""
 
-_CONFLICT: Final[dict[int | str, dict[str, Any]]] = {409: {"description": "A run has the microscope."}}
-_DEVICE: Final[dict[int | str, dict[str, Any]]] = {
+CONFLICT: Final[dict[int | str, dict[str, Any]]] = {409: {"description": "A run has the microscope."}}
+DEVICE: Final[dict[int | str, dict[str, Any]]] = {
     502: {"description": "A device failed."},
     504: {"description": "A device did not answer."},
 }
@@ -47,7 +47,7 @@ def read_microscope(services: Wired) -> MicroscopeOut:
     return _described(services)
 
 
-@router.patch("/microscope", responses={**_CONFLICT, **_DEVICE})
+@router.patch("/microscope", responses={**CONFLICT, **DEVICE})
 def change_microscope(change: MicroscopePatch, services: Wired) -> MicroscopeOut:
     """Set exposure or defocus; done when the devices have confirmed it."""
     future = services.thread.apply(exposure_ms=change.exposure_ms, defocus_um=change.defocus_um)
@@ -55,11 +55,12 @@ def change_microscope(change: MicroscopePatch, services: Wired) -> MicroscopeOut
         future.result(TURN_S)
     except TimeoutError:
         future.cancel()
-        raise _no_turn(services) from None
+        raise no_turn(services) from None
+    services.look_at_changed(exposure=change.exposure_ms is not None, defocus=change.defocus_um is not None)
     return _described(services)
 
 
-@router.post("/live/start", responses=_CONFLICT)
+@router.post("/live/start", responses=CONFLICT)
 def start_live(services: Wired) -> LiveOut:
     """Take frames continuously and show their phase."""
     services.thread.start_live()
@@ -73,7 +74,7 @@ def stop_live(services: Wired) -> LiveOut:
     return LiveOut.of_status(services.thread.live)
 
 
-@router.post("/snap", responses={**_CONFLICT, **_DEVICE})
+@router.post("/snap", responses={**CONFLICT, **DEVICE})
 def snap(services: Wired) -> SnapOut:
     """Take one frame, show it to all viewers, and return its statistics; nothing is stored."""
     waiting = services.thread.snap()
@@ -81,7 +82,7 @@ def snap(services: Wired) -> SnapOut:
         frame = waiting.result(TURN_S)
     except TimeoutError:
         waiting.cancel()
-        raise _no_turn(services) from None
+        raise no_turn(services) from None
     defocus_um = services.thread.stated_defocus_um if frame.defocus_um is None else frame.defocus_um
     result, phase_error = _phase_of(services, frame, defocus_um)
     services.publisher.frame_ready(frame, result, defocus_um=defocus_um, run_id=None, time_point=None)
@@ -203,7 +204,8 @@ def _statistics(result: PhaseResult) -> PhaseStatistics:
     )
 
 
-def _no_turn(services: Services) -> DeviceTimeoutError:
+def no_turn(services: Services) -> DeviceTimeoutError:
+    """Return the error for a request that the acquisition thread did not come to."""
     return DeviceTimeoutError(
         f"the microscope had no time for this request within {TURN_S:g} s; see GET /api/v1/health",
         services.microscope.config.camera,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from livephase.acquisition.progress import RunState
 from livephase.clock import iso_utc
-from livephase_devices.microscope import MicroscopeState
+from livephase_devices.microscope import DeviceInfo, MicroscopeState, PropertyInfo
 
 if TYPE_CHECKING:
     from livephase.acquisition.progress import Counters, LiveStatus, RunProgress
@@ -211,6 +211,32 @@ class MicroscopePatch(BaseModel):
 
     exposure_ms: float | None = Field(default=None, gt=0, le=600_000)
     defocus_um: float | None = Field(default=None, ge=-1000, le=1000)
+
+
+class DeviceList(BaseModel):
+    """The loaded devices."""
+
+    model_config = _FROZEN
+
+    devices: list[DeviceInfo]
+
+
+class PropertyList(BaseModel):
+    """All properties of a device."""
+
+    model_config = _FROZEN
+
+    properties: list[PropertyInfo]
+
+
+class PropertyPut(BaseModel):
+    """The value that a property is to have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    value: bool | int | float | Annotated[str, Field(max_length=1023)] = Field(
+        description="A number or text, as the property's kind says; true and false stand for 1 and 0."
+    )
 
 
 class RawStatistics(BaseModel):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from livephase.acquisition.thread import AcquisitionThread
 from livephase.api.models import Models
+from livephase.api.properties import Properties
 from livephase.api.provenance import FLAT_FIELD
 from livephase.api.publisher import Publisher
 from livephase.api.runs import Runs
@@ -58,7 +59,7 @@ class Services:
         self, config: ServiceConfig, properties: Mapping[tuple[str, str], str | int | float] | None = None
     ) -> None:
         self.config = config
-        self._properties = dict(properties or {})
+        self._at_start = dict(properties or {})
         self.data: Path = config.service.data.absolute()
         self.models = Models(config.microscope, config.model, config.live.defocus_um)
         self.engine = ActiveInference(self._client_of, self.models.first.path)
@@ -69,6 +70,7 @@ class Services:
             self.hub, self.metrics, config.microscope, lambda: self.engine.card, self._store_path
         )
         self.thread = AcquisitionThread(self.microscope, self.engine, self.publisher)
+        self.properties = Properties(self.microscope, self.publisher.event, self._may_poll)
         self.runs = Runs(self.data, self.microscope, self.models, self.engine, self.thread, self.publisher)
         self.store_problems: list[str] = []
 
@@ -86,12 +88,13 @@ class Services:
         try:
             self.engine.start()
             self.microscope.open()
-            for (label, name), value in self._properties.items():
+            for (label, name), value in self._at_start.items():
                 self.microscope.set_property(label, name, value)
             self.store_problems = self.runs.recover()
             if self.config.live.defocus_um is not None and self.config.microscope.lens is not None:
                 self.microscope.set_defocus_um(self.config.live.defocus_um)
             self.thread.start(self.config.live.defocus_um)
+            self.properties.start()
             if self.config.live.on_start:
                 self.thread.start_live()
         except BaseException:
@@ -101,6 +104,7 @@ class Services:
     def close(self, reason: str = STOPPED) -> None:
         """Stop everything; may be called twice."""
         self.thread.close(reason)
+        self.properties.close()
         self.engine.close()
         try:
             self.microscope.close()
@@ -142,6 +146,18 @@ class Services:
         self.engine.switch(model.path, lambda: self.runs.between_runs(refusal))
         self.publisher.event("model", ModelName.of(self.engine.card).model_dump(mode="json"))
         self.publisher.event("inference", self.inference().model_dump(mode="json"))
+
+    def look_at_changed(self, *, exposure: bool, defocus: bool) -> None:
+        """Look soon at the properties of the devices of which these have been changed."""
+        microscope = self.config.microscope
+        if exposure:
+            self.properties.look_at(microscope.camera)
+        if defocus and microscope.lens is not None:
+            self.properties.look_at(microscope.lens)
+
+    def _may_poll(self) -> bool:
+        """Whether somebody would see a changed property, and no run would wait for the reading of one."""
+        return self.thread.run is None and self.hub.counts().viewers > 0
 
     def _client_of(self, model_path: Path) -> InferenceClient:
         microscope = self.config.microscope
