@@ -162,6 +162,8 @@ class Link:
         for marker in self._markers:
             if marker.echo in self._owed:
                 continue
+            if time.monotonic() >= deadline_s:
+                break
             self._owed.add(marker.echo)
             self._write(protocol.frame(marker.payload))
             if self._collect(marker, deadline_s):

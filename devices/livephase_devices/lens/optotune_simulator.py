@@ -167,7 +167,7 @@ class OptotuneSimulator:
         self._line = _PtyLine() if line == "pty" else _TcpLine(tcp_port)
         self.port = self._line.port
         self._random = random.Random(seed)  # noqa: S311 - noise on a line, no secret
-        self._faults: list[Fault] = []
+        self._faults: list[Fault | None] = []
         self._tasks: queue.SimpleQueue[tuple[Callable[[], None], threading.Event]] = queue.SimpleQueue()
         self._wake, self._woken = socket.socketpair()
         self._interrupt = threading.Event()
@@ -191,10 +191,10 @@ class OptotuneSimulator:
 
     # -- faults -----------------------------------------------------------------------------------------------
 
-    def inject(self, fault: Fault, count: int = 1) -> None:
-        """Let ``fault`` happen to the next ``count`` commands, after those that are still to happen."""
+    def inject(self, fault: Fault, count: int = 1, after: int = 0) -> None:
+        """Let ``fault`` happen to ``count`` commands, after ``after`` good ones and what is still to happen."""
         with self.lock:
-            self._faults.extend(repeat(fault, count))
+            self._faults.extend([*repeat(None, after), *repeat(fault, count)])
 
     def heal(self) -> None:
         """Drop the faults that are still to happen, and plug the cable in."""
