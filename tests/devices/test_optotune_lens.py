@@ -394,6 +394,19 @@ def test_a_set_point_that_cannot_be_restored_is_reported_by_every_call(
             _ = lens.current_ma
         with pytest.raises(DeviceError, match=r"^Lens: its set-point could not be restored"):
             _ = lens.temperature_c
+    lens.current_ma = 100.0  # a set-point that this driver can hold ends it
+    assert lens.current_ma == pytest.approx(100.0, abs=STEP_MA)
+
+
+def test_a_move_while_the_cable_is_out_is_made_up_for(lens: OptotuneLens, simulator: OptotuneSimulator) -> None:
+    lens.current_ma = 100.0
+    simulator.unplug()
+    with pytest.raises(DeviceError, match="It may stand at 0 mA; 50 mA is set again"):
+        lens.current_ma = 50.0
+    with pytest.raises(PropertyError):
+        lens.current_ma = 400.0
+    simulator.plug()
+    assert lens.current_ma == pytest.approx(50.0, abs=STEP_MA)
 
 
 def test_a_driver_that_ignores_its_set_point(lens: OptotuneLens, simulator: OptotuneSimulator) -> None:

@@ -82,6 +82,7 @@ class OptotuneLens:
         self._call_timeout_s = call_timeout_s
         self._connection: Connection | None = None
         self._serial_number: str | None = None
+        self._limits: tuple[float, float] | None = None
         self._set_point: float | None = None
         self._reported = LensStatus(0)
 
@@ -164,14 +165,14 @@ class OptotuneLens:
 
     # -- calls ------------------------------------------------------------------------------------------------
 
-    def _run(self, action: Callable[[Connection], T]) -> T:
+    def _run(self, action: Callable[[Connection], T], *, restore: bool = True) -> T:
         """Carry out a call within its time; a line that is lost meanwhile is set up again once."""
         deadline_s = time.monotonic() + self._call_timeout_s
         tries = _TRIES
         while True:
             tries -= 1
             try:
-                connection = self._connection or self._connect(deadline_s)
+                connection = self._connection or self._connect(deadline_s, restore)
                 connection.deadline_s = deadline_s
                 return action(connection)
             except RefusedError as error:
@@ -190,7 +191,7 @@ class OptotuneLens:
             "Check its cable and power"
         )
 
-    def _connect(self, deadline_s: float) -> Connection:
+    def _connect(self, deadline_s: float, restore: bool) -> Connection:
         connection = Connection(
             self.port,
             self.mode,
@@ -204,7 +205,8 @@ class OptotuneLens:
             if before is not None and now != before:
                 log.warning("%s: another lens answers: serial number %s, before %s", self._label, now, before)
             self._serial_number = now
-            if self._set_point is not None:
+            self._limits = connection.limits
+            if restore and self._set_point is not None:
                 log.warning("%s: connected again; sets %g %s again", self._label, self._set_point, self.unit)
                 self._restore(connection)
         except BaseException:
@@ -222,17 +224,27 @@ class OptotuneLens:
             )
 
     def _set(self, mode: Mode, value: float) -> None:
+        """Go to a set-point; one that is allowed but could not be reached is gone to when the lens answers again."""
         self._require_mode(mode)
+        before = self._set_point
+        if self._limits is not None:
+            self._require_allowed(value, self._limits)
+            self._set_point = value
 
         def move(connection: Connection) -> None:
-            self._require_allowed(connection, value)
+            self._require_allowed(value, connection.limits)
             self._set_point = value
             self._apply(connection, value)
 
-        self._run(move)
+        try:
+            # Straight to the new set-point, also on a new connection: the old one may be what keeps it from working.
+            self._run(move, restore=False)
+        except PropertyError:
+            self._set_point = before
+            raise
 
-    def _require_allowed(self, connection: Connection, value: float) -> None:
-        low, high = connection.limits
+    def _require_allowed(self, value: float, limits: tuple[float, float]) -> None:
+        low, high = limits
         if not (math.isfinite(value) and low - 1e-9 <= value <= high + 1e-9):
             raise PropertyError(
                 f"cannot be set to {value:g} {self.unit}; the limits are {low:g} to {high:g} {self.unit}", self._label
@@ -262,7 +274,7 @@ class OptotuneLens:
         if self._set_point is None:
             return
         try:
-            self._require_allowed(connection, self._set_point)
+            self._require_allowed(self._set_point, connection.limits)
             self._apply(connection, self._set_point)
         except DeviceError as error:
             reason = str(error).removeprefix(f"{self._label}: ")

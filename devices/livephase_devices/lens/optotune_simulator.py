@@ -277,7 +277,7 @@ class OptotuneSimulator:
         if fault == "partial":
             return reply[: self._random.randrange(1, len(reply))] if reply else b""
         if fault == "wrong-crc" and len(reply) > 4:
-            at = len(reply) - 3 - self._random.randrange(2)
+            at = self._random.randrange(len(reply) - 2)  # a byte of the data or of the CRC
             return reply[:at] + bytes([reply[at] ^ self._random.randint(1, 255)]) + reply[at + 1 :]
         return reply
 
