@@ -455,6 +455,7 @@ def test_an_independent_public_driver_works_with_the_simulator(no_leaks: None) -
         assert other.get_status() == b"\0\0\0\4"
         assert other.mode() == "current"
         other.temp_limits((20, 35))
+        assert other.ser is not None
         other.ser.readline()  # its answer, which opto leaves on the line
         other.mode("focal")
         assert (other.mode(), simulator.driver.mode) == ("focal", 5)
