@@ -249,6 +249,29 @@ def test_a_focal_power_that_cannot_be_reached(focal: OptotuneLens, simulator: Op
         _ = focal.focal_power_dpt
 
 
+def test_a_lens_pulled_out_of_its_driver(lens: OptotuneLens, simulator: OptotuneSimulator) -> None:
+    """The driver goes on as if it were there: only the status tells."""
+    lens.current_ma = 60.0
+    simulator.attach(False)
+    for _ in range(2):
+        with pytest.raises(DeviceError, match=r"^Lens: its status reports: eeprom faulty. Check the cable between"):
+            _ = lens.current_ma
+    simulator.unplug()
+    simulator.plug()
+    with pytest.raises(DeviceError, match="eeprom faulty"):
+        _ = lens.current_ma
+    simulator.attach(True)
+    assert lens.current_ma == pytest.approx(60.0, abs=STEP_MA)
+
+
+def test_a_lens_without_eeprom(simulator: OptotuneSimulator, caplog: pytest.LogCaptureFixture) -> None:
+    simulator.attach(False)  # looks the same
+    with OptotuneLens(simulator.port, label="Lens") as lens:
+        lens.current_ma = 60.0
+        assert lens.current_ma == pytest.approx(60.0, abs=STEP_MA)
+        assert caplog.messages == ["Lens: its status reports: eeprom faulty"]
+
+
 def test_temperature_limits_that_leave_no_range(simulator: OptotuneSimulator) -> None:
     lens = OptotuneLens(simulator.port, mode="focal_power", temperature_limits_c=(-40, 99.9))
     with pytest.raises(DeviceError, match=r"no focal power that it can hold from -40 to 99.9 C; narrow"):
@@ -425,7 +448,7 @@ def test_a_port_that_another_program_uses(no_leaks: None) -> None:
         assert simulator.driver.current_raw == round(10 / STEP_MA)
 
 
-def test_wrong_ports_are_explained(tmp_path: object) -> None:
+def test_wrong_ports_are_explained() -> None:
     with pytest.raises(DeviceError, match=r"^nothing-here: cannot open its port: .*serial ports here: "):
         OptotuneLens("nothing-here").open()
     with pytest.raises(DeviceError, match="cannot open its port"):

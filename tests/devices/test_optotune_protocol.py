@@ -140,6 +140,7 @@ def test_status_in_words() -> None:
     assert LensStatus(0).words() == "ok"
     assert LensStatus(0xA0).words() == "temperature out of specification, temperature outside limits"
     assert LensStatus(0x0000_0901).words() == "hardware missing, bit 8, bit 11"
+    assert LensStatus(0x0100_0901).without(LensStatus.HARDWARE_MISSING | 0x800).words() == "bit 8, bit 24"
 
 
 # -- the simulated driver, from literal bytes only ------------------------------------------------------------

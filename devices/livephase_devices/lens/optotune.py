@@ -34,6 +34,8 @@ _FOCAL_POWER_ONLY = (
     | LensStatus.TEMPERATURE_OUTSIDE_LIMITS
 )
 """Bits that say nothing in current mode."""
+_PARTS = LensStatus.HARDWARE_MISSING | LensStatus.EEPROM_FAULTY
+"""Bits of a lens that is not plugged into its driver; some lenses have no EEPROM and set one of them all the time."""
 
 
 class OptotuneLens:
@@ -85,6 +87,7 @@ class OptotuneLens:
         self._limits: tuple[float, float] | None = None
         self._set_point: float | None = None
         self._reported = LensStatus(0)
+        self._missing_at_first: LensStatus | None = None
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -205,6 +208,8 @@ class OptotuneLens:
             if before is not None and now != before:
                 log.warning("%s: another lens answers: serial number %s, before %s", self._label, now, before)
             self._serial_number = now
+            if self._missing_at_first is None and connection.first_status is not None:
+                self._missing_at_first = connection.first_status & _PARTS
             self._limits = connection.limits
             if restore and self._set_point is not None:
                 log.warning("%s: connected again; sets %g %s again", self._label, self._set_point, self.unit)
@@ -301,11 +306,15 @@ class OptotuneLens:
         if status is None:
             return
         if self.mode == "current":
-            status &= ~_FOCAL_POWER_ONLY
-        new = status & ~self._reported
+            status = status.without(_FOCAL_POWER_ONLY)
+        new = status.without(self._reported)
         self._reported = status
         if new:
             log.warning("%s: its status reports: %s", self._label, new.words())
+        if status.without(self._missing_at_first or 0) & _PARTS:
+            raise DeviceError(
+                f"its status reports: {status.words()}. Check the cable between the lens and its driver", self._label
+            )
         if LensStatus.FOCAL_POWER_UNREACHABLE in status:
             raise DeviceError(
                 f"cannot reach the focal power it was set to; its status: {status.words()}. "

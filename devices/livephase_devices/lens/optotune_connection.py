@@ -44,6 +44,8 @@ class Connection:
         What the driver is.
     limits : tuple of float
         Lowest and highest set-point, in the unit of the mode.
+    first_status : LensStatus or None
+        Status when the connection was made; None where the firmware does not tell.
 
     Raises
     ------
@@ -73,7 +75,8 @@ class Connection:
             self.identity = self._identify()
             self.limits = self.identity.current_limits_ma
             self.enter_mode()
-            self._tells_status = ask_if_known(self._link, protocol.READ_STATUS, deadline_s) is not None
+            status = ask_if_known(self._link, protocol.READ_STATUS, deadline_s)
+            self.first_status = None if status is None else LensStatus(int.from_bytes(status, "big"))
         except BaseException:
             self.close()
             raise
@@ -166,7 +169,7 @@ class Connection:
 
     def read_status(self) -> LensStatus | None:
         """Read the status; None where the firmware does not tell."""
-        if not self._tells_status:
+        if self.first_status is None:
             return None
         data = self._ask(protocol.READ_STATUS)
         return LensStatus(int.from_bytes(data, "big"))

@@ -83,6 +83,10 @@ class LensStatus(IntFlag):
     FOCAL_POWER_NOT_GUARANTEED = 1 << 6
     TEMPERATURE_OUTSIDE_LIMITS = 1 << 7
 
+    def without(self, other: int) -> LensStatus:
+        """Return the bits that are not in ``other``; ``&`` and ``~`` of an IntFlag lose bits that have no name."""
+        return LensStatus(int(self) & ~int(other))
+
     def words(self) -> str:
         """Return the set bits in words, ``"ok"`` where there are none; a bit without a name is given by its number."""
         names = [flag.name.lower().replace("_", " ") for flag in LensStatus if flag in self and flag.name]

@@ -59,6 +59,8 @@ class SimulatedDriver:
         Of the lens; None is a lens without a sensor.
     current_raw, focal_power_raw : int
         What is set.
+    attached : bool
+        Whether the lens is plugged into the driver.
     mode : int
         1 current, 5 focal power.
     unreachable : bool
@@ -72,6 +74,7 @@ class SimulatedDriver:
     def __init__(self, firmware: Firmware = "A", serial: bytes = b"ABAB0042", max_current_x100: int = 29284) -> None:
         self.firmware: Firmware = firmware
         self.temperature_c: float | None = 26.0
+        self.attached = True
         self.eeprom_writes = 0
         self.received: list[bytes] = []
         self._serial = serial
@@ -214,8 +217,8 @@ class SimulatedDriver:
 
     def status(self) -> int:
         """Return the status bits."""
-        bits = 0
-        measured = self.temperature_c
+        bits = 0 if self.attached else 0x02
+        measured = self.temperature_c if self.attached else None
         if self._temperature_limits is None:
             bits |= 0x04
         if self.mode == 5 and self.unreachable:
@@ -229,7 +232,8 @@ class SimulatedDriver:
         return bits
 
     def _temperature(self) -> bytes:
-        return _int16(4095 if self.temperature_c is None else round(self.temperature_c / 0.0625))
+        measured = self.temperature_c if self.attached else None
+        return _int16(4095 if measured is None else round(measured / 0.0625))
 
     def _focal_power_range(self) -> tuple[int, int]:
         """Raw range; it only has to shrink when the temperature limits widen, it is no model of a lens."""

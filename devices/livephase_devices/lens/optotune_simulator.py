@@ -226,6 +226,11 @@ class OptotuneSimulator:
         with self.lock:
             self.driver.temperature_c = temperature_c
 
+    def attach(self, attached: bool) -> None:
+        """Plug the lens into its driver, or pull it out there."""
+        with self.lock:
+            self.driver.attached = attached
+
     # -- the thread -------------------------------------------------------------------------------------------
 
     def _in_thread(self, task: Callable[[], None]) -> None:
@@ -283,7 +288,7 @@ class OptotuneSimulator:
 
 
 _HELP = f"""commands: {", ".join(FAULTS)} (each may be followed by a count);
-  unplug, plug, power-cycle, temperature 37.5, temperature none, over-temperature, quit"""
+  unplug, plug, detach, attach (the lens), power-cycle, temperature 37.5, temperature none, over-temperature, quit"""
 
 
 def _obey(simulator: OptotuneSimulator, line: str) -> bool:
@@ -298,6 +303,8 @@ def _obey(simulator: OptotuneSimulator, line: str) -> bool:
         simulator.set_temperature(None if argument == "none" else float(argument))
     elif word == "over-temperature":
         simulator.set_temperature(OVER_TEMPERATURE_C)
+    elif word in ("attach", "detach"):
+        simulator.attach(word == "attach")
     elif word in ("unplug", "plug", "power-cycle"):
         {"unplug": simulator.unplug, "plug": simulator.plug, "power-cycle": simulator.power_cycle}[word]()
     elif word == "quit":
