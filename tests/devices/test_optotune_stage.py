@@ -124,6 +124,8 @@ def test_properties(microscope: Microscope, simulator: OptotuneSimulator) -> Non
         "FocalPower-dpt": "float",
         "Temperature-C": "float",
         "Status": "str",
+        "Firmware": "str",
+        "SerialNumber": "str",
     }
     assert {name for name, info in infos.items() if info.pre_init} == {
         "Port",
@@ -131,7 +133,14 @@ def test_properties(microscope: Microscope, simulator: OptotuneSimulator) -> Non
         "TemperatureLow-C",
         "TemperatureHigh-C",
     }
-    assert {name for name, info in infos.items() if info.read_only} == {"FocalPower-dpt", "Temperature-C", "Status"}
+    assert {name for name, info in infos.items() if info.read_only} == {
+        "FocalPower-dpt",
+        "Temperature-C",
+        "Status",
+        "Firmware",
+        "SerialNumber",
+    }
+    assert (infos["Firmware"].value, infos["SerialNumber"].value) == ("type A, version 1.8.300.7", "ABAB0042")
     assert infos["Mode"].allowed == ("Current", "FocalPower")
     assert infos["Position"].limits == infos["Current-mA"].limits == (-292.84, 292.84)
     assert infos["SettlingTime-ms"].value == 50.0

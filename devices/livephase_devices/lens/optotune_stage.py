@@ -30,7 +30,8 @@ class OptotuneStage(StageDevice):
     Properties before initialisation: ``Port``; ``Mode`` (``Current``, ``FocalPower``); ``TemperatureLow-C`` and
     ``TemperatureHigh-C``, between which focal-power mode has to hold. Then: ``Position`` with the limits that the
     driver states; ``Current-mA`` and ``FocalPower-dpt`` (the one of the mode can be set, NaN for the focal power in
-    current mode); ``Temperature-C`` (NaN without a sensor); ``Status`` in words; ``SettlingTime-ms``.
+    current mode); ``Temperature-C`` (NaN without a sensor); ``Status`` in words; ``SettlingTime-ms``; ``Firmware`` and
+    ``SerialNumber`` as of loading.
 
     Notes
     -----
@@ -102,6 +103,10 @@ class OptotuneStage(StageDevice):
             None if in_current_mode else move,
             limits=None if in_current_mode else limits,
         )
+        identity = lens.identity
+        firmware = f"type {identity.firmware_type or 'not told'}, version {identity.firmware_version or 'not told'}"
+        add_property(self, "Firmware", str, lambda: firmware)
+        add_property(self, "SerialNumber", str, lambda: identity.serial_number or "not told")
         add_property(self, "Temperature-C", float, self._read_temperature_c)
         add_property(self, "Status", str, self._read_status)
 
