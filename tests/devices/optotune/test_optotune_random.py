@@ -142,9 +142,13 @@ def rig(request: pytest.FixtureRequest, no_leaks: None) -> Iterator[Rig]:
             call_timeout_s=CALL_S,
             label="Lens",
         )
-        with lens:
-            rng = random.Random(seed)  # noqa: S311 - a reproducible test
-            yield Rig(simulator, lens, rng, 5.0 if firmware == "A" else 0.0)
+        rng = random.Random(seed)  # noqa: S311 - a reproducible test
+        rig = Rig(simulator, lens, rng, 5.0 if firmware == "A" else 0.0)
+        until_s = time.monotonic() + 60
+        while not rig.step(lens.open, "opening "):  # REPLY_S is short for a busy machine
+            assert time.monotonic() < until_s, "does not open"
+        yield rig
+        lens.close()
 
 
 @pytest.mark.timeout(3600)
