@@ -46,7 +46,14 @@ def load(tmp_path: Path, text: str) -> MicroscopeConfig:
 
 
 def test_bundled_configurations_are_complete() -> None:
-    assert bundled_names(".toml") == ["demo.toml", "replay.toml", "twin-40x.toml", "twin-highres.toml", "twin.toml"]
+    assert bundled_names(".toml") == [
+        "demo.toml",
+        "optotune.toml",
+        "replay.toml",
+        "twin-40x.toml",
+        "twin-highres.toml",
+        "twin.toml",
+    ]
     for name in bundled_names(".toml"):
         config = MicroscopeConfig.load(name)
         assert config.cfg.is_file()
