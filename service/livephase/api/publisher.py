@@ -8,11 +8,10 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-import numpy as np
-
 from livephase.acquisition.progress import ENDED, Counters
 from livephase.api.problems import finite
 from livephase.api.schemas import RunOut
+from livephase.phase.exposure import advise, foresee, saturated_fraction
 from livephase.preview import PreviewFrame
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ class Publisher:
                 run_id=run_id,
                 time_point=time_point,
                 out_of_range=bool(self.range_problems(defocus_um)),
-                saturated_fraction=saturated_fraction(frame),
+                saturated_fraction=saturated_fraction(frame.pixels, frame.bit_depth),
                 misfit=None if misfit is None else misfit.value,
                 misfit_threshold=None if misfit is None else misfit.threshold,
                 scale=scale,
@@ -199,8 +198,3 @@ class Publisher:
 def _accounted(counters: Counters) -> int:
     """Frames written or recorded missing, which only ever grow."""
     return counters.raw_written + counters.raw_missing + counters.phase_written + counters.phase_missing
-
-
-def saturated_fraction(frame: CameraFrame) -> float:
-    """Return the fraction of pixels at the highest count that the camera can give."""
-    return float(np.count_nonzero(frame.pixels >= 2**frame.bit_depth - 1)) / frame.pixels.size
