@@ -1,7 +1,7 @@
 """Light of a run, frame by frame: its level on the raw counts, and whether the lamp has changed or gone out.
 
-A frame is never dropped for its light: it is stored, its level and a code stand beside it in ``frames/``, and the user is
-told once when the light changes, not with every frame.
+A frame is never dropped for its light: it is stored, its level and a code stand beside it in ``frames/``, and the user
+is told once when the light changes, not with every frame.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHANGED_BOUND: Final = 0.1
-"""A level that differs more than this from the run's first frame is flagged. Growing cells change it by a few per cent."""
+"""A level further than this from that of the run's first frame is flagged; growing cells change it by a few per cent."""
 OUT_BOUND: Final = 0.1
 """Below this part of the first frame's level the lamp is out."""
 OUT_BOUND_WITH_OFFSET: Final = 0.3

@@ -50,9 +50,7 @@ class RunSink(Protocol):
         """How many frames are written and recorded missing so far."""
         ...
 
-    def write_raw(
-        self, index: int, frame: CameraFrame, *, time_utc_ns: int, late_s: float, light: FrameLight
-    ) -> None:
+    def write_raw(self, index: int, frame: CameraFrame, *, time_utc_ns: int, late_s: float, light: FrameLight) -> None:
         """Store a raw frame and its light; it is durable when this returns. StorageError when it cannot be."""
         ...
 

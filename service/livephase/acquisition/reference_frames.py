@@ -1,4 +1,4 @@
-"""Measurement of a dark frame or a flat field: takes the frames, watches that nothing changes meanwhile, describes it."""
+"""Measurement of a dark frame or a flat field: frames are taken, watched for changes, described."""
 
 from __future__ import annotations
 

@@ -38,9 +38,7 @@ class StoreSink:
         """Frames so far."""
         return self._writer.counters
 
-    def write_raw(
-        self, index: int, frame: CameraFrame, *, time_utc_ns: int, late_s: float, light: FrameLight
-    ) -> None:
+    def write_raw(self, index: int, frame: CameraFrame, *, time_utc_ns: int, late_s: float, light: FrameLight) -> None:
         """Store a raw frame with when and how it was taken, and its light."""
         record = FrameRecord(
             time_utc_ns=time_utc_ns,

@@ -30,7 +30,7 @@ def saturated_fraction(pixels: NDArray[Any], bit_depth: int) -> float:
 
 
 def noise_sd(image: NDArray[Any]) -> float:
-    """Noise of an image (Y, X), in its unit, by its second differences, which smooth images do not have (Immerkaer 1996)."""
+    """Noise of an image (Y, X) in its unit: by second differences, which smooth images do not have (Immerkaer 1996)."""
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
     second: NDArray[np.float64] = convolve(image.astype(np.float64), kernel, mode="nearest")
     return max(float(1.4826 * np.median(np.abs(second)) / 6), 1e-9)
@@ -129,14 +129,14 @@ def foresee(advice: ExposureAdvice, exposure_ms: float) -> str | None:
         if exposure_ms <= advice.suggested_ms:
             return None
         return (
-            f"the last frame, {advice.exposure_ms:g} ms, was saturated in {100 * advice.saturated_fraction:.1f} % of its"
-            f" pixels; the planned {exposure_ms:g} ms should be {advice.suggested_ms:g} ms at most."
+            f"the last frame, {advice.exposure_ms:g} ms, was saturated in {100 * advice.saturated_fraction:.1f} % of"
+            f" its pixels; the planned {exposure_ms:g} ms should be {advice.suggested_ms:g} ms at most."
         )
     if _USEFUL[0] <= brightest <= _USEFUL[1]:
         return None
     return (
-        f"at {exposure_ms:g} ms the brightest parts would reach {100 * brightest:.0f} % of the camera's range (by the last"
-        f" frame, {advice.exposure_ms:g} ms); {advice.suggested_ms:g} ms brings them to {100 * TARGET:.0f} %."
+        f"at {exposure_ms:g} ms the brightest parts would reach {100 * brightest:.0f} % of the camera's range (by the"
+        f" last frame, {advice.exposure_ms:g} ms); {advice.suggested_ms:g} ms brings them to {100 * TARGET:.0f} %."
     )
 
 

@@ -7,8 +7,8 @@
                                                                           └─ what stays in place beyond doubt ──┘
 
 Cells that lie elsewhere in every frame leave the median as a remainder of about their contrast over the root of the
-number of frames; smoothing over several cells takes it away. It would take dust away too, which is sharp and belongs into
-a flat field: structure is therefore kept where it stands out of the scatter between the frames.
+number of frames; smoothing over several cells takes it away. It would take dust away too, which is sharp and belongs
+into a flat field: structure is therefore kept where it stands out of the scatter between the frames.
 """
 
 from __future__ import annotations
@@ -226,7 +226,9 @@ def _structured(
 
 def _judged(figures: dict[str, float], method: Method, without_dark: bool) -> list[str]:
     fraction = figures["structured_fraction"]
-    shown = f"sharp structure of more than {100 * _CONTRAST:.0f} % contrast stays over {100 * fraction:.1f} % of the field"
+    shown = (
+        f"sharp structure of more than {100 * _CONTRAST:.0f} % contrast stays over {100 * fraction:.1f} % of the field"
+    )
     advice = {
         "empty": "move to a place without cells, or let the dish be moved between frames (method 'fields')",
         "fields": "move the dish further between the frames, take more of them, or clean the optics",

@@ -1,7 +1,7 @@
 """Reference frames of a camera, dark frame and flat field: what they are, their files, and whether they fit a camera.
 
-A file is an npz without pickle: ``image`` (Y, X) float32, raw counts including the offset, and ``metadata``, JSON. It is
-known by the SHA-256 of its bytes.
+A file is an npz without pickle: ``image`` (Y, X) float32, raw counts including the offset, and ``metadata``, JSON. It
+is known by the SHA-256 of its bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import zipfile
 import zlib
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003 - pydantic reads the annotation at run time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -241,8 +241,8 @@ def exposure_warning(dark: Reference, exposure_ms: float) -> str | None:
     if abs(taken_ms - exposure_ms) <= _EXPOSURE_TOLERANCE * exposure_ms:
         return None
     return (
-        f"the dark frame {dark.name} was taken at {taken_ms:g} ms, frames are exposed {exposure_ms:g} ms: its offset holds"
-        " where the camera's dark current is small; measure one at this exposure to be sure."
+        f"the dark frame {dark.name} was taken at {taken_ms:g} ms, frames are exposed {exposure_ms:g} ms: its offset"
+        " holds where the camera's dark current is small; measure one at this exposure to be sure."
     )
 
 
@@ -260,7 +260,7 @@ def net_reference(flat: NDArray[np.float32], dark: NDArray[np.float32] | None) -
     -------
     NDArray[float32]
         (Y, X) counts. Where the field stop was in view its own level, offset and stray light, is taken off as it is
-        from a frame; single pixels that see nothing have the median of their neighbours, so that they can be divided by.
+        from a frame; single pixels that see nothing get the median of their neighbours, to be divided by.
     """
     light = flat.copy() if dark is None else flat - dark
     lit = find_field_stop(light)

@@ -68,7 +68,7 @@ BASE_COLUMNS: Final = (
     Column("time_monotonic_ns", "int64", "nanosecond", "start of the exposure, clock without jumps; 0: not known"),
     Column("defocus_um", "float64", "micrometer", "confirmed distance of the lens focus above the specimen"),
     Column("exposure_ms", "float64", "millisecond", "exposure time"),
-    Column("level_counts", "float64", None, "mean of the raw counts inside the field stop, above the dark frame in use"),
+    Column("level_counts", "float64", None, "mean of the raw counts inside the field stop, above the dark frame"),
     Column("level_relative", "float64", None, "level_counts over that of the run's first frame with light"),
     Column("saturated_fraction", "float64", None, "part of the raw counts at the camera's highest count"),
     Column("lamp", "uint8", None, "see lamp_codes of the group"),
