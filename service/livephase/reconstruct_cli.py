@@ -9,7 +9,7 @@ import uuid
 from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -68,7 +68,7 @@ def reconstruct(
     if problems and not allow_out_of_range:
         override = "--allow-out-of-range computes it all the same, at your own judgement."
         raise ModelRangeError(f"model '{card.name}': {' '.join(problems)} {advice} {override}")
-    with closing(open_recording(recording)) as frames:
+    with closing(_open(recording)) as frames:
         plan = plan_frames(card, (frames.frame(index) for index in range(frames.count)), pixel_um)
         references = read_references(dark, flat_field, frames, plan)
         with InferenceClient(
@@ -108,8 +108,7 @@ def _check_out(out: Path) -> None:
         raise ConfigurationError(f"{out}: its folder does not exist; create it first")
 
 
-def open_recording(path: Path) -> Recording:
-    """Open recorded frames; ConfigurationError where that is impossible."""
+def _open(path: Path) -> Recording:
     from livephase_devices.recording import Recording
 
     try:

@@ -180,7 +180,7 @@ class TwinCamera(SimpleCameraDevice):
             self._dish_moves = value
 
         add_property(
-            self, "LampLevel", float, lambda: self._lamp.level, lambda value: lamp(level=value), limits=(0, 10)
+            self, "LampLevel", float, lambda: self._lamp.level, lambda value: lamp(level=value), limits=(0, 1000)
         )
         add_property(
             self,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHANGED_BOUND: Final = 0.1
-"""A level further than this from that of the run's first frame is flagged; growing cells change it by a few per cent."""
+"""A level further than this from that of the run's first frame is flagged; growing cells change it by a few %."""
 OUT_BOUND: Final = 0.1
 """Below this part of the first frame's level the lamp is out."""
 OUT_BOUND_WITH_OFFSET: Final = 0.3

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from livephase import files
 from livephase.errors import ConfigurationError, PlanError
 from livephase.phase.reference import (
+    NAMES,
     Sensor,
     exposure_warning,
     load_reference,
@@ -197,8 +198,7 @@ class Illumination:
     def known(self) -> list[Reference]:
         """Return every readable reference frame of TOML and data folder, the newest first."""
         found = {reference.sha256: reference for reference in (*self._toml.references(), *self.in_use.references())}
-        kinds: tuple[Kind, ...] = ("dark", "flat")
-        for kind in kinds:
+        for kind in NAMES:
             for path in self.folder.glob(f"{kind}-*.npz"):
                 try:
                     reference = load_reference(path, kind)
@@ -270,7 +270,8 @@ class Illumination:
         if choice.toml != _digests(self._toml):
             return self._toml
         kept: dict[Kind, Reference | None] = {"dark": None, "flat": None}
-        for kind, sha256 in (("dark", choice.dark), ("flat", choice.flat)):
+        digests: dict[Kind, str | None] = {"dark": choice.dark, "flat": choice.flat}
+        for kind, sha256 in digests.items():
             try:
                 kept[kind] = self.find(kind, sha256)
             except ConfigurationError as error:

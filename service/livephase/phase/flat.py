@@ -211,7 +211,7 @@ def _smoothed(image: NDArray[np.float32], used: NDArray[np.bool_], sigma_px: flo
     """Gaussian mean over the used pixels only; 1 where there are none near."""
     weight = gaussian_filter(used.astype(np.float32), sigma_px, mode="reflect")
     total = gaussian_filter(np.where(used, image - 1, 0).astype(np.float32), sigma_px, mode="reflect")
-    return 1 + total / np.maximum(weight, 1e-3)
+    return (1 + total / np.maximum(weight, 1e-3)).astype(np.float32)
 
 
 def _structured(

@@ -222,7 +222,7 @@ def _flatten(image: NDArray[np.float32], valid: NDArray[np.bool_] | None, flat_f
         )
         raise InferenceError(msg)
     correction = flat_field * np.float32(_level(image, valid) / level)
-    return image / np.where(used, correction, np.float32(1))
+    return image / np.where(used, correction, 1).astype(np.float32)
 
 
 def _pads(side: int, stride: int, halo_px: int) -> tuple[int, int]:
