@@ -22,7 +22,6 @@ from livephase_devices.twin.lamp import dust_transmission
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 

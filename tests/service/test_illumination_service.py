@@ -1,4 +1,4 @@
-"""Dark frame, flat field, exposure advice and lamp of a running service: real HTTP, simulated microscope, real worker."""
+"""Dark frame, flat field, exposure advice and lamp of a running service: real HTTP, simulated scope, real worker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ import pytest
 import uvicorn
 import zarr
 
-from conftest import small_twin
 from livephase.acquisition.lamp import LampState
 from livephase.api.app import create_app
 from livephase.api.services import Services
@@ -31,7 +31,7 @@ from livephase.storage.catalogue import read_frame_table, read_phase_frame, read
 from livephase.storage.recovery import mark_interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -111,12 +111,20 @@ class Scope:
         return Path(run["path"])
 
 
-def write_twin(folder: Path, model: Path) -> Path:
-    """Write the configuration of a small twin with 12 bits, an offset and dust."""
-    toml = small_twin(folder, model)
-    cfg = folder / "small.cfg"
-    cfg.write_text(cfg.read_text().replace("Speedup,60", "Speedup,0") + LAMP)
-    return toml
+WriteTwin = Callable[[Path], Path]
+
+
+@pytest.fixture(scope="module")
+def write_twin(write_small_twin: Callable[[Path, Path], Path], untrained_model: Path) -> WriteTwin:
+    """Write configurations of a small twin with 12 bits, an offset and dust."""
+
+    def write(folder: Path) -> Path:
+        toml = write_small_twin(folder, untrained_model)
+        cfg = folder / "small.cfg"
+        cfg.write_text(cfg.read_text().replace("Speedup,60", "Speedup,0") + LAMP)
+        return toml
+
+    return write
 
 
 @contextlib.contextmanager
@@ -131,9 +139,9 @@ def serving(toml: Path) -> Iterator[Scope]:
 
 
 @pytest.fixture(scope="module")
-def toml(untrained_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toml(write_twin: WriteTwin, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the configuration that the tests of this file share."""
-    return write_twin(tmp_path_factory.mktemp("illumination"), untrained_model)
+    return write_twin(tmp_path_factory.mktemp("illumination"))
 
 
 @pytest.fixture(scope="module")
@@ -242,8 +250,8 @@ def test_from_the_measurement_to_a_run_to_the_next_start(toml: Path, untrained_m
         assert scope.ask("GET", "/calibrations/illumination")["dark"] is None, "taking out of use is kept too"
 
 
-def test_a_choice_that_does_not_fit_any_more_is_not_used_and_told(untrained_model: Path, tmp_path: Path) -> None:
-    toml = write_twin(tmp_path, untrained_model)
+def test_a_choice_that_does_not_fit_any_more_is_not_used_and_told(write_twin: WriteTwin, tmp_path: Path) -> None:
+    toml = write_twin(tmp_path)
     with serving(toml) as scope:
         scope.adjust(LampLevel=0)
         sha256 = scope.measured("dark", frames=2)["result"]["sha256"]
