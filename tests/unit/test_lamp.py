@@ -35,7 +35,8 @@ def test_the_level_is_above_the_offset_and_inside_the_stop(dark: bool, stop: boo
     levels = [500.0, 550.0, 250.0]
     found = [monitor.judge(pixels)[0] for pixels in frames(levels, offset=100.0, stop=stop)]
     np.testing.assert_allclose([light.level_counts for light in found], levels, atol=1.0)
-    np.testing.assert_allclose([light.level_relative for light in found], [1, 1.1, 0.5], atol=3e-3)
+    relative = np.array([light.level_relative for light in found], np.float64)
+    np.testing.assert_allclose(relative, [1, 1.1, 0.5], atol=3e-3)
 
 
 def test_a_change_is_told_once_and_every_frame_is_flagged() -> None:
