@@ -218,6 +218,12 @@ defocus_um = 6.0
     return toml
 
 
+@pytest.fixture(scope="session")
+def write_small_twin() -> Callable[[Path, Path], Path]:
+    """Return the writer of that configuration, for a folder and a model, to tests that change it."""
+    return small_twin
+
+
 @pytest.fixture
 def twin_toml(untrained_model: Path, tmp_path: Path) -> Path:
     """Write the configuration of a service on a small simulated microscope."""

@@ -196,6 +196,13 @@ class CoreSession:
         """(Y, X) of an image in pixels."""
         return int(self.core.getImageHeight()), int(self.core.getImageWidth())
 
+    def readout(self) -> tuple[tuple[int, int, int, int], str]:
+        """Part of the sensor that is read out, (x, y, width, height) in pixels, and the camera's binning."""
+        camera, core = self.config.camera, self.core
+        x, y, width, height = (int(value) for value in core.getROI(camera))
+        binning = str(core.getProperty(camera, "Binning")) if core.hasProperty(camera, "Binning") else "1"
+        return (x, y, width, height), binning
+
     def bit_depth(self) -> int:
         """Significant bits of a pixel; a Python camera states them as property ``BitDepth``."""
         camera = self.config.camera

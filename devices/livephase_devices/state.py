@@ -25,6 +25,10 @@ class MicroscopeState(BaseModel):
         Why the microscope cannot be used at present (a hung device, lost frames), or None.
     sensor_shape : tuple of int or None
         (Y, X) of a frame in pixels, with the region of interest applied.
+    roi : tuple of int or None
+        (x, y, width, height) of the sensor that is read out, in pixels.
+    binning : str or None
+        The camera's property ``Binning`` as it states it; ``"1"`` where it has none.
     defocus_limits_um : tuple of float or None
         Lowest and highest defocus in um that the lens states; None where it states none.
     sequence_running : bool
@@ -47,6 +51,8 @@ class MicroscopeState(BaseModel):
     lens: str | None
     xy_stage: str | None
     sensor_shape: tuple[int, int] | None
+    roi: tuple[int, int, int, int] | None = None
+    binning: str | None = None
     bit_depth: int | None
     exposure_ms: float | None
     defocus_um: float | None
@@ -101,6 +107,7 @@ def read_state(session: CoreSession, sequence: Sequence | None) -> MicroscopeSta
     exposure_ms = session.read_exposure_ms()
     with session.touching(config.camera, "read the state"):
         shape, bit_depth = session.sensor_shape(), session.bit_depth()
+        roi, binning = session.readout()
         labels = [label for label in core.getLoadedDevices() if label != "Core"]
         devices = {label: f"{core.getDeviceLibrary(label)}.{core.getDeviceName(label)}" for label in labels}
     failure = None if sequence is None else sequence.failure
@@ -109,6 +116,8 @@ def read_state(session: CoreSession, sequence: Sequence | None) -> MicroscopeSta
             "is_open": True,
             "fault": None if failure is None else str(failure),
             "sensor_shape": shape,
+            "roi": roi,
+            "binning": binning,
             "bit_depth": bit_depth,
             "exposure_ms": exposure_ms,
             "defocus_um": session.confirmed_defocus_um(),

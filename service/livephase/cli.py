@@ -16,6 +16,7 @@ import typer
 from livephase.collect_cli import collect
 from livephase.doctor_cli import doctor
 from livephase.evaluate_cli import evaluate
+from livephase.illumination_cli import illumination
 from livephase.image_commands import simulate, tie
 from livephase.models_cli import models, show_card
 from livephase.reconstruct_cli import reconstruct
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models, name="models")
+app.add_typer(illumination, name="illumination")
 app.command()(collect)
 app.command()(doctor)
 app.command()(evaluate)

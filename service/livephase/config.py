@@ -1,4 +1,6 @@
-"""The service's configuration: a TOML with tables ``[microscope]``, ``[service]``, ``[model]``, ``[live]``.
+"""The service's configuration: a TOML with one table for each part.
+
+They are ``[microscope]``, ``[service]``, ``[model]``, ``[live]`` and ``[illumination]``.
 
 Only ``[microscope]`` is required; it belongs to ``livephase_devices.config``. Relative paths are resolved
 against the folder of the TOML.
@@ -86,6 +88,21 @@ class LiveTable(BaseModel):
     defocus_um: float | None = Field(default=None, allow_inf_nan=False)
 
 
+class IlluminationTable(BaseModel):
+    """Table ``[illumination]``: reference frames of the camera, as made by ``livephase illumination``.
+
+    Attributes
+    ----------
+    dark, flat : Path or None
+        Dark frame and flat field. Without a flat field the light is estimated from every frame.
+    """
+
+    model_config = _STRICT
+
+    dark: Path | None = None
+    flat: Path | None = None
+
+
 class ServiceConfig(BaseModel):
     """Everything that the service is started with."""
 
@@ -95,6 +112,7 @@ class ServiceConfig(BaseModel):
     service: ServerTable = ServerTable()
     model: ModelTable = ModelTable()
     live: LiveTable = LiveTable()
+    illumination: IlluminationTable = IlluminationTable()
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -121,7 +139,10 @@ class ServiceConfig(BaseModel):
         model = config.model
         if model.path is not None:
             model = model.model_copy(update={"path": folder / model.path})
-        return config.model_copy(update={"service": service, "model": model})
+        named = {"dark": config.illumination.dark, "flat": config.illumination.flat}
+        found = {kind: None if path is None else folder / path for kind, path in named.items()}
+        illumination = config.illumination.model_copy(update=found)
+        return config.model_copy(update={"service": service, "model": model, "illumination": illumination})
 
 
 def _problem(detail: ErrorDetails) -> str:

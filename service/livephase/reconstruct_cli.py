@@ -9,22 +9,21 @@ import uuid
 from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from livephase.errors import ConfigurationError, InferenceError, ModelRangeError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from livephase.acquisition.lamp import FrameLight
     from livephase.frames import Misfit
     from livephase.inference.client import InferenceClient
-    from livephase.inference.reconstruct import FramePlan
+    from livephase.inference.reconstruct import FramePlan, Pixels
     from livephase.phase.choice import Choice, Optics
     from livephase.phase.modelfile import ModelCard
+    from livephase.recorded_references import References
     from livephase.storage import RunSpec, RunWriter
     from livephase_devices.recording import Recording
 
@@ -43,8 +42,12 @@ def reconstruct(
         str | None, typer.Option(help="Name of a model, or a model file; by default one that fits.")
     ] = None,
     flat_field: Annotated[
-        str, typer.Option(help="auto (estimated from each frame), none, or an image without specimen.")
+        str,
+        typer.Option(
+            "--flat", "--flat-field", help="auto (estimated from each frame), none, or a flat field: .npz or images."
+        ),
     ] = "auto",
+    dark: Annotated[Path | None, typer.Option(help="Dark frame: .npz of 'livephase illumination', or images.")] = None,
     allow_out_of_range: Annotated[
         bool, typer.Option("--allow-out-of-range", help="Compute outside the model's valid range.")
     ] = False,
@@ -56,6 +59,7 @@ def reconstruct(
     from livephase.inference.client import InferenceClient
     from livephase.inference.reconstruct import plan_frames
     from livephase.phase.choice import Optics
+    from livephase.recorded_references import read_references
 
     _check_out(out)
     optics = Optics(pixel_um, wavelength_um, defocus_um, coherence)
@@ -66,17 +70,20 @@ def reconstruct(
         raise ModelRangeError(f"model '{card.name}': {' '.join(problems)} {advice} {override}")
     with closing(_open(recording)) as frames:
         plan = plan_frames(card, (frames.frame(index) for index in range(frames.count)), pixel_um)
-        flat = _flat_field(flat_field, frames.shape, plan)
+        references = read_references(dark, flat_field, frames, plan)
         with InferenceClient(
             choice.model.path,
             lr_pixel_um=plan.lr_pixel_um,
             wavelength_um=wavelength_um,
             coherence=coherence,
-            flat_field=flat,
+            flat_field=references.flat_field,
+            dark=references.dark,
         ) as client:
             client.wait_ready(_START_TIMEOUT_S)
             provenance = _provenance(frames, plan, card, optics, flat_field, problems, client.status().runtime)
-            _reconstruct(client, frames, plan, _spec(out, frames, plan, card, defocus_um, provenance), out)
+            provenance["preprocessing"] = references.described
+            spec = _spec(out, frames, plan, card, defocus_um, provenance)
+            _reconstruct(client, frames, plan, references, spec, out)
     for problem in problems:
         print(f"outside the model's valid range: {problem}")
 
@@ -110,22 +117,6 @@ def _open(path: Path) -> Recording:
         raise ConfigurationError(str(error)) from error
 
 
-def _flat_field(choice: str, shape: tuple[int, ...], plan: FramePlan) -> Literal["none", "auto"] | NDArray[np.float32]:
-    if choice == "auto" or choice == "none":
-        return choice
-    import numpy as np
-
-    with closing(_open(Path(choice))) as recording:
-        if recording.shape != shape:
-            msg = f"the flat field {choice} has shape {recording.shape}, the frames {shape}; they have to match"
-            raise ConfigurationError(msg)
-        # Several frames without specimen are averaged: their noise would be printed onto every phase.
-        total = np.zeros(shape)
-        for index in range(recording.count):
-            total += recording.frame(index)
-        return plan.convert_flat((total / recording.count).astype(np.float32))
-
-
 def _spec(
     out: Path, frames: Recording, plan: FramePlan, card: ModelCard, defocus_um: float, provenance: dict[str, Any]
 ) -> RunSpec:
@@ -145,12 +136,15 @@ def _spec(
     )
 
 
-def _reconstruct(client: InferenceClient, frames: Recording, plan: FramePlan, spec: RunSpec, out: Path) -> None:
+def _reconstruct(
+    client: InferenceClient, frames: Recording, plan: FramePlan, references: References, spec: RunSpec, out: Path
+) -> None:
+    from livephase.recorded_references import describe_light
     from livephase.storage import RunWriter
 
     writer = RunWriter.create(out, spec)
     try:
-        failures, doubtful = _write_frames(client, frames, plan, writer)
+        failures, doubtful, lights = _write_frames(client, frames, plan, references, writer)
     except BaseException as error:
         cancelled = isinstance(error, KeyboardInterrupt)
         writer.finish("cancelled" if cancelled else "failed", "stopped by the user" if cancelled else str(error))
@@ -166,30 +160,46 @@ def _reconstruct(client: InferenceClient, frames: Recording, plan: FramePlan, sp
             f"(above {doubtful[worst].threshold:.1f}); the worst is frame {worst} with {doubtful[worst].value:.1f}. "
             "Check defocus, pixel, coherence and dirt; frames/misfit_map in the store shows where"
         )
+    for line in describe_light(lights):
+        print(line)
     if failures:
         first, why = next(iter(failures.items()))
         raise InferenceError(f"{len(failures)} of {frames.count} frames have no phase; frame {first}: {why}")
 
 
 def _write_frames(
-    client: InferenceClient, frames: Recording, plan: FramePlan, writer: RunWriter
-) -> tuple[dict[int, InferenceError], dict[int, Misfit]]:
-    """Write every frame; return why frames have no phase, and the misfits that are raised."""
+    client: InferenceClient, frames: Recording, plan: FramePlan, references: References, writer: RunWriter
+) -> tuple[dict[int, InferenceError], dict[int, Misfit], list[FrameLight]]:
+    """Write every frame; return why frames have no phase, the misfits that are raised, and the light of all."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from livephase.acquisition.lamp import LampMonitor
     from livephase.inference.reconstruct import reconstruct as compute
     from livephase.storage import FrameRecord, PhaseRecord
 
     failures: dict[int, InferenceError] = {}
     doubtful: dict[int, Misfit] = {}
+    lights: list[FrameLight] = []
+    lamp = LampMonitor(plan.recorded_bits, references.recorded_dark)
+
+    def converted(index: int) -> Pixels:
+        recorded = frames.frame(index)
+        lights.append(lamp.judge(recorded)[0])  # of the counts as recorded: averages do not saturate
+        return plan.convert(recorded)
+
     columns = (TextColumn("reconstructing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=frames.count)
-        recorded = (plan.convert(frames.frame(index)) for index in range(frames.count))
-        results = compute(client, recorded, writer.spec.defocus_um, plan.bit_depth)
+        results = compute(client, map(converted, range(frames.count)), writer.spec.defocus_um, plan.bit_depth)
         for index, (pixels, result) in enumerate(results):
-            record = FrameRecord(time_utc_ns=time.time_ns(), time_monotonic_ns=None, defocus_um=None, exposure_ms=None)
+            record = FrameRecord(
+                time_utc_ns=time.time_ns(),
+                time_monotonic_ns=None,
+                defocus_um=None,
+                exposure_ms=None,
+                light=lights[index],
+            )
             writer.write_raw(index, pixels, record)
             if isinstance(result, InferenceError):
                 failures[index] = result
@@ -200,7 +210,7 @@ def _write_frames(
                 if result.misfit is not None and result.misfit.is_raised:
                     doubtful[index] = result.misfit
             bar.advance(task)
-    return failures, doubtful
+    return failures, doubtful, lights
 
 
 def _provenance(

@@ -232,4 +232,4 @@ def test_the_stored_state_is_that_of_the_run(service: ServiceProcess) -> None:
     provenance: Any = read_run(service.data / f"{run['id']}.ome.zarr").provenance
     assert provenance["microscope"]["state"]["exposure_ms"] == 13.0
     assert provenance["microscope"]["state"]["defocus_um"] == pytest.approx(8.0, abs=0.05)
-    assert provenance["preprocessing"] == {"flat_field": "auto"}
+    assert provenance["preprocessing"] == {"flat_field": "auto", "dark": None, "flat": None}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
+from livephase.acquisition.lamp import FrameLight, LampState
 from livephase.acquisition.progress import Counters
 from livephase.errors import StorageError
 from livephase.frames import Misfit
@@ -172,7 +173,8 @@ def test_records_are_stored_with_the_frames(tmp_path: Path) -> None:
     spec = make_spec(recorded=names)
     writer = RunWriter.create(tmp_path / "run.ome.zarr", spec)
     values = {name: index + 0.25 for index, name in enumerate(names)}
-    writer.write_raw(0, raw_of(spec, 0), record_of(0, **values))
+    light = FrameLight(512.5, 1.02, 0.001, LampState.STEADY)
+    writer.write_raw(0, raw_of(spec, 0), replace(record_of(0, **values), light=light))
     writer.write_raw(2, raw_of(spec, 2), record_of(2, **{names[0]: float("nan")}))
     where = np.arange(30, dtype=np.float16).reshape(5, 6)
     where[0, 0] = np.nan
@@ -193,6 +195,10 @@ def test_records_are_stored_with_the_frames(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(frames["inference_ms"])[:3], [21.5, np.nan, 21.5])
     np.testing.assert_array_equal(np.asarray(frames["misfit"])[:3], [np.nan, np.nan, 1.25])
     np.testing.assert_array_equal(np.asarray(frames["noise_sd"])[:3], [np.nan, np.nan, 0.0105])
+    np.testing.assert_array_equal(np.asarray(frames["level_counts"])[:3], [512.5, np.nan, np.nan])
+    np.testing.assert_array_equal(np.asarray(frames["level_relative"])[:3], [1.02, np.nan, np.nan])
+    np.testing.assert_array_equal(np.asarray(frames["saturated_fraction"])[:3], [0.001, np.nan, np.nan])
+    assert np.asarray(frames["lamp"]).tolist()[:3] == [LampState.STEADY, 0, 0]
     maps = cast("zarr.Array[Any]", frames["misfit_map"])
     assert (maps.dtype, maps.attrs["block_px"], maps.attrs["pixel_um"]) == (np.float16, 16, 16 * spec.lr_pixel_um)
     np.testing.assert_array_equal(np.asarray(maps[2]), where)
@@ -203,7 +209,7 @@ def test_records_are_stored_with_the_frames(tmp_path: Path) -> None:
     for name in names:
         assert table[name].dtype == np.float64
         np.testing.assert_array_equal(table[name][:3], [values[name], np.nan, np.nan])
-    assert len({name.casefold() for name, _ in frames.arrays()}) == 11 + len(names)
+    assert len({name.casefold() for name, _ in frames.arrays()}) == 15 + len(names)
 
 
 def test_holes_are_nan_and_counted(writer: RunWriter) -> None:

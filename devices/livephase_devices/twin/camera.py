@@ -13,6 +13,7 @@ from livephase_devices.optics import OpticalSetup, SensorModel, uneven_illuminat
 from livephase_devices.python_device import add_property
 from livephase_devices.twin import world
 from livephase_devices.twin.field import FieldKey, FieldSource
+from livephase_devices.twin.lamp import Lamp, dust_transmission, moved_dish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +35,10 @@ class TwinCamera(SimpleCameraDevice):
     The property names of the sensor size are those of Micro-Manager's DemoCamera. With ``Speedup`` 0 the specimen
     stands still, and only ``SpecimenTime-s-Set`` changes its time: then frames are a function of the seed, the
     settings and the number of frames taken since loading.
+
+    For the illumination there are ``LampLevel`` (0: off, or shutter closed), ``LampFlicker`` (relative sd),
+    ``LampDrift-per-frame``, ``Offset-counts`` (the sensor's black level), ``Dust`` (grains on its window), ``Specimen``
+    (``out``: an empty field) and ``DishMoves`` (1: every exposure shows another place of the dish).
     """
 
     def __init__(self) -> None:
@@ -44,6 +49,12 @@ class TwinCamera(SimpleCameraDevice):
         self._setup = OpticalSetup(binning=world.BINNING)
         self._kappa_per_rad = 0.01
         self._unevenness = 0.15
+        self._lamp = Lamp()
+        self._lamp_since = 0
+        self._dust = 0
+        self._offset_counts = 0.0
+        self._specimen = "in"
+        self._dish_moves = 0
         self._bit_depth = 8
         self._exposure_ms = STANDARD_EXPOSURE_MS
         self._speedup = 0.0
@@ -56,6 +67,7 @@ class TwinCamera(SimpleCameraDevice):
         self._illumination: NDArray[np.float32] = np.ones((1, 1), np.float32)
         self._add_fixed_properties()
         self._add_properties()
+        self._add_lamp_properties()
 
     def _add_fixed_properties(self) -> None:
         def before() -> bool:
@@ -146,6 +158,44 @@ class TwinCamera(SimpleCameraDevice):
         add_property(self, "TrueDefocus-um", float, lambda: self._shown[1])
         add_property(self, "SpecimenTime-s-Set", float, self._clock_s, set_time, limits=(0, 3.6e6))
 
+    def _add_lamp_properties(self) -> None:
+        def lamp(**changes: float) -> None:
+            self._lamp = replace(self._lamp, **changes)
+
+        def drift(value: float) -> None:
+            lamp(drift_per_frame=value)
+            self._lamp_since = self._frames
+
+        def offset(value: float) -> None:
+            self._offset_counts = value
+
+        def dust(value: int) -> None:
+            self._dust = value
+            self._illuminate()
+
+        def specimen(value: str) -> None:
+            self._specimen = value
+
+        def dish_moves(value: int) -> None:
+            self._dish_moves = value
+
+        add_property(
+            self, "LampLevel", float, lambda: self._lamp.level, lambda value: lamp(level=value), limits=(0, 1000)
+        )
+        add_property(
+            self,
+            "LampFlicker",
+            float,
+            lambda: self._lamp.flicker_sd,
+            lambda value: lamp(flicker_sd=value),
+            limits=(0, 1),
+        )
+        add_property(self, "LampDrift-per-frame", float, lambda: self._lamp.drift_per_frame, drift, limits=(-1, 1))
+        add_property(self, "Offset-counts", float, lambda: self._offset_counts, offset, limits=(0, 60_000))
+        add_property(self, "Dust", int, lambda: self._dust, dust, limits=(0, 1000))
+        add_property(self, "Specimen", str, lambda: self._specimen, specimen, allowed=("in", "out"))
+        add_property(self, "DishMoves", int, lambda: self._dish_moves, dish_moves, limits=(0, 1))
+
     # -- life -------------------------------------------------------------------------------------------------
 
     def initialize(self) -> None:
@@ -196,9 +246,13 @@ class TwinCamera(SimpleCameraDevice):
         field = self._source.get(self._key(self._bench))
         began_s = time.monotonic()
         level = STANDARD_LEVEL * self._exposure_ms / STANDARD_EXPOSURE_MS
+        level *= self._lamp.at(self._frames - self._lamp_since, self._seed)
         rng = np.random.default_rng([self._seed, 0xCA, self._frames])
-        sensor = SensorModel(bit_depth=self._bit_depth)
-        buffer[:] = sensor.expose(field.light * self._illumination * np.float32(level), rng)
+        sensor = SensorModel(bit_depth=self._bit_depth, offset_counts=self._offset_counts)
+        light = np.ones_like(field.light) if self._specimen == "out" else field.light
+        if self._dish_moves:
+            light = moved_dish(light, self._frames, self._seed)
+        buffer[:] = sensor.expose(light * self._illumination * np.float32(level), rng)
         self._frames += 1
         self._shown = field.key.time_s, field.key.defocus_um
         time.sleep(max(0.0, self._exposure_ms / 1000.0 - (time.monotonic() - began_s)))
@@ -207,7 +261,9 @@ class TwinCamera(SimpleCameraDevice):
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _illuminate(self) -> None:
-        self._illumination = uneven_illumination(self.sensor_shape(), self._unevenness, self._seed)
+        """The light on the empty sensor, relative to its mean: uneven, and with the shadows of dust."""
+        light = uneven_illumination(self.sensor_shape(), self._unevenness, self._seed)
+        self._illumination = light * dust_transmission(self.sensor_shape(), self._dust, self._seed)
 
     def _clock_s(self) -> float:
         """Specimen time at this moment in s."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from livephase.acquisition.lamp import FrameLight
     from livephase.acquisition.progress import Counters, LiveStatus, RunProgress, RunState
     from livephase.frames import PhaseResult
     from livephase_devices.frame import CameraFrame
@@ -49,8 +50,8 @@ class RunSink(Protocol):
         """How many frames are written and recorded missing so far."""
         ...
 
-    def write_raw(self, index: int, frame: CameraFrame, *, time_utc_ns: int, late_s: float) -> None:
-        """Store a raw frame; it is durable when this returns. StorageError when it cannot be."""
+    def write_raw(self, index: int, frame: CameraFrame, *, time_utc_ns: int, late_s: float, light: FrameLight) -> None:
+        """Store a raw frame and its light; it is durable when this returns. StorageError when it cannot be."""
         ...
 
     def read_raw(self, index: int) -> NDArray[np.uint8] | NDArray[np.uint16]:

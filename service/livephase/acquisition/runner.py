@@ -20,6 +20,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from livephase.acquisition.lamp import LampMonitor
 from livephase.acquisition.phase_writer import PhaseWriter
 from livephase.acquisition.progress import RunProgress
 from livephase.acquisition.schedule import Schedule
@@ -28,6 +29,9 @@ from livephase.errors import StorageError
 from livephase_devices.errors import DeviceError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from livephase.acquisition.plan import AcquisitionPlan
     from livephase.acquisition.ports import Observer, PhaseEngine, RunSink
     from livephase.acquisition.progress import RunState
@@ -69,6 +73,8 @@ class Run:
         Of the raw frames.
     warnings : tuple of str
         Known before the start.
+    dark : NDArray[float32] or None
+        Dark frame (Y, X) in use, counts; the light of every frame is judged above it.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class Run:
         frame_shape: tuple[int, int],
         bit_depth: int,
         warnings: tuple[str, ...] = (),
+        dark: NDArray[np.float32] | None = None,
     ) -> None:
         self.run_id = run_id
         self.plan = plan
@@ -93,6 +100,7 @@ class Run:
         self._frame_shape = frame_shape
         self._warnings = warnings
         self._anchor = UtcAnchor.now()
+        self._lamp = LampMonitor(bit_depth, dark)
         self._phases = PhaseWriter(
             engine,
             sink,
@@ -249,9 +257,13 @@ class Run:
         """Make the raw frame durable, then hand it on."""
         self._note_clock_jump()
         late_s = schedule.late_s(index, frame.time_monotonic_ns)
+        light, news = self._lamp.judge(frame.pixels)
         before_s = time.monotonic()
-        self._sink.write_raw(index, frame, time_utc_ns=self._anchor.utc_ns_at(frame.time_monotonic_ns), late_s=late_s)
+        utc_ns = self._anchor.utc_ns_at(frame.time_monotonic_ns)
+        self._sink.write_raw(index, frame, time_utc_ns=utc_ns, late_s=late_s, light=light)
         self._observer.time_point_done(late_s=late_s, write_s=time.monotonic() - before_s)
+        if news is not None:
+            self._observer.fault(f"run {self.run_id}, time point {index}: {news}")
         defocus_um = self.plan.defocus_um if frame.defocus_um is None else frame.defocus_um
         self._phases.offer(index, frame, defocus_um)
         if self._engine.status().state != "ready":

@@ -17,6 +17,7 @@ from livephase.api import (
     problems,
     routes_acquisitions,
     routes_devices,
+    routes_illumination,
     routes_microscope,
     routes_models,
     routes_service,
@@ -67,7 +68,14 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(Gate)
     problems.install(app)
-    for routes in (routes_service, routes_models, routes_microscope, routes_devices, routes_acquisitions):
+    for routes in (
+        routes_service,
+        routes_models,
+        routes_microscope,
+        routes_devices,
+        routes_illumination,
+        routes_acquisitions,
+    ):
         app.include_router(routes.router, prefix=PREFIX)
     app.include_router(routes_service.root)
     app.include_router(stream_router(services.hub, allowed_hosts=LOOPBACK_NAMES), prefix=PREFIX)

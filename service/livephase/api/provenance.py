@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from livephase.phase.modelfile import ModelCard
     from livephase_devices.microscope import Microscope
 
-FLAT_FIELD: Final = "auto"
-"""How the service flattens every frame (see ``InferenceClient``): no frame without specimen is measured yet."""
 PACKAGES: Final = (
     "livephase",
     "numpy",
@@ -37,7 +35,7 @@ def provenance(
     card: ModelCard,
     *,
     runtime: str | None,
-    flat_field: str,
+    preprocessing: dict[str, Any],
     warnings: Sequence[str],
     range_problems: Sequence[str],
     created_utc: str,
@@ -51,8 +49,8 @@ def provenance(
         Of the run; the devices are asked for all their properties.
     runtime : str or None
         What the inference worker computes with, if it has said so yet.
-    flat_field : str
-        Mode of the preprocessing.
+    preprocessing : dict
+        Dark frame and flat field in use.
     warnings : sequence of str
         All that was said to the user before the start.
     range_problems : sequence of str
@@ -85,7 +83,7 @@ def provenance(
                 "scale": card.scale,
                 "valid": card.valid.model_dump(mode="json"),
             },
-            "preprocessing": {"flat_field": flat_field},
+            "preprocessing": preprocessing,
             "runtime": runtime,
             "software": {"python": platform.python_version(), **_versions()},
             "host": {

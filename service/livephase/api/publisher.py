@@ -8,11 +8,10 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-import numpy as np
-
 from livephase.acquisition.progress import ENDED, Counters
 from livephase.api.problems import finite
 from livephase.api.schemas import RunOut
+from livephase.phase.exposure import advise, foresee, saturated_fraction
 from livephase.preview import PreviewFrame
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from livephase.acquisition.progress import LiveStatus, RunProgress
     from livephase.frames import PhaseResult
     from livephase.metrics import Metrics
+    from livephase.phase.exposure import ExposureAdvice
     from livephase.phase.modelfile import ModelCard
     from livephase.preview import PreviewHub
     from livephase_devices.config import MicroscopeConfig
@@ -81,6 +81,7 @@ class Publisher:
         self._lock = threading.Lock()
         self._counted: dict[str, Counters] = {}
         self._ended: str | None = None
+        self._latest: CameraFrame | None = None
         self.first_phase = threading.Event()
 
     def range_problems(self, defocus_um: float | None) -> list[str]:
@@ -91,6 +92,21 @@ class Publisher:
             wavelength_um=self._microscope.wavelength_um,
             coherence=self._microscope.coherence,
         )
+
+    def exposure_advice(self, offset_counts: float) -> ExposureAdvice | None:
+        """Judge the exposure of the newest frame that was shown; None before there is one."""
+        frame = self._latest
+        if frame is None:
+            return None
+        return advise(
+            frame.pixels, bit_depth=frame.bit_depth, exposure_ms=frame.exposure_ms, offset_counts=offset_counts
+        )
+
+    def exposure_problems(self, exposure_ms: float | None, offset_counts: float) -> list[str]:
+        """Say what speaks against an exposure, by the newest frame: at most one entry."""
+        advice = self.exposure_advice(offset_counts)
+        problem = None if advice is None or exposure_ms is None else foresee(advice, exposure_ms)
+        return [] if problem is None else [problem]
 
     def event(self, kind: str, content: Mapping[str, Any]) -> None:
         """Tell every viewer."""
@@ -136,6 +152,7 @@ class Publisher:
         time_point: int | None,
     ) -> None:
         """Show a frame; without phase while there is none."""
+        self._latest = frame
         if result is not None:
             self._metrics.inference.observe(result.inference_ms / 1000)
         misfit = None if result is None else result.misfit
@@ -154,7 +171,7 @@ class Publisher:
                 run_id=run_id,
                 time_point=time_point,
                 out_of_range=bool(self.range_problems(defocus_um)),
-                saturated_fraction=saturated_fraction(frame),
+                saturated_fraction=saturated_fraction(frame.pixels, frame.bit_depth),
                 misfit=None if misfit is None else misfit.value,
                 misfit_threshold=None if misfit is None else misfit.threshold,
                 scale=scale,
@@ -199,8 +216,3 @@ class Publisher:
 def _accounted(counters: Counters) -> int:
     """Frames written or recorded missing, which only ever grow."""
     return counters.raw_written + counters.raw_missing + counters.phase_written + counters.phase_missing
-
-
-def saturated_fraction(frame: CameraFrame) -> float:
-    """Return the fraction of pixels at the highest count that the camera can give."""
-    return float(np.count_nonzero(frame.pixels >= 2**frame.bit_depth - 1)) / frame.pixels.size

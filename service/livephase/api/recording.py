@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from livephase.acquisition.lamp import FrameLight
     from livephase.acquisition.progress import Counters, RunState
     from livephase.frames import PhaseResult
     from livephase.storage.writer import RunWriter
@@ -37,14 +38,15 @@ class StoreSink:
         """Frames so far."""
         return self._writer.counters
 
-    def write_raw(self, index: int, frame: CameraFrame, *, time_utc_ns: int, late_s: float) -> None:
-        """Store a raw frame with when and how it was taken."""
+    def write_raw(self, index: int, frame: CameraFrame, *, time_utc_ns: int, late_s: float, light: FrameLight) -> None:
+        """Store a raw frame with when and how it was taken, and its light."""
         record = FrameRecord(
             time_utc_ns=time_utc_ns,
             time_monotonic_ns=frame.time_monotonic_ns,
             defocus_um=frame.defocus_um,
             exposure_ms=frame.exposure_ms,
             properties={**frame.properties, LATE: late_s},
+            light=light,
         )
         self._writer.write_raw(index, frame.pixels, record)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import numpy as np
 from fastapi import APIRouter, Query, Response
 
-from livephase.api.publisher import saturated_fraction
 from livephase.api.routes_service import Wired  # noqa: TC001 - FastAPI reads the annotation at run time
 from livephase.api.runs import TURN_S
 from livephase.api.schemas import (
+    ExposureOut,
     LiveOut,
     MicroscopeOut,
     MicroscopePatch,
@@ -22,6 +22,7 @@ from livephase.api.schemas import (
 )
 from livephase.clock import iso_utc
 from livephase.errors import ConflictError, InferenceError, PlanError
+from livephase.phase.exposure import advise, saturated_fraction
 from livephase_devices.errors import DeviceTimeoutError
 
 if TYPE_CHECKING:
@@ -87,6 +88,14 @@ def snap(services: Wired) -> SnapOut:
     result, phase_error = _phase_of(services, frame, defocus_um)
     services.publisher.frame_ready(frame, result, defocus_um=defocus_um, run_id=None, time_point=None)
     height, width = frame.pixels.shape
+    exposure = ExposureOut.of(
+        advise(
+            frame.pixels,
+            bit_depth=frame.bit_depth,
+            exposure_ms=frame.exposure_ms,
+            offset_counts=services.illumination.offset_counts,
+        )
+    )
     return SnapOut(
         index=frame.index,
         time_utc=iso_utc(frame.time_utc_ns),
@@ -99,8 +108,9 @@ def snap(services: Wired) -> SnapOut:
             min=int(frame.pixels.min()),
             max=int(frame.pixels.max()),
             mean=float(frame.pixels.mean()),
-            saturated_fraction=saturated_fraction(frame),
+            saturated_fraction=saturated_fraction(frame.pixels, frame.bit_depth),
         ),
+        exposure=exposure,
         phase=None if result is None else _statistics(result),
         phase_error=phase_error,
         warnings=[*services.publisher.range_problems(defocus_um), *_doubts(result)],
@@ -156,6 +166,7 @@ def _described(services: Services) -> MicroscopeOut:
     defocus_um = stated_um if state.defocus_um is None else state.defocus_um
     card = services.engine.card
     run = services.thread.run
+    exposure = services.publisher.exposure_advice(services.illumination.offset_counts)
     return MicroscopeOut(
         microscope=state,
         stated_defocus_um=stated_um,
@@ -163,6 +174,8 @@ def _described(services: Services) -> MicroscopeOut:
         model=ModelName.of(card),
         range_problems=services.publisher.range_problems(defocus_um),
         advice=services.models.advice(card, defocus_um),
+        exposure=None if exposure is None else ExposureOut.of(exposure),
+        illumination_problems=services.illumination.present_problems(state),
         live=LiveOut.of_status(services.thread.live),
         inference=services.inference(),
         run=None if run is None else RunOut.of_progress(run.progress, str(services.runs.path(run.run_id))),

@@ -38,6 +38,7 @@ def health(services: Wired, response: Response) -> HealthOut:
         *([f"microscope: {fault}"] if fault else []),
         *([f"inference: {inference.state}: {inference.error}"] if inference.error else []),
         *services.store_problems,
+        *services.illumination.problems,
     ]
     status = "degraded" if problems or inference.state == "stopped" else "ok"
     if not services.thread.alive:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from livephase.acquisition.progress import ENDED
 from livephase.acquisition.runner import Run
-from livephase.api.provenance import FLAT_FIELD, provenance
+from livephase.api.provenance import provenance
 from livephase.api.recording import LATE, StoreSink
 from livephase.api.schemas import CountersOut, Estimate, RunOut
 from livephase.clock import iso_utc
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from livephase.acquisition.plan import AcquisitionPlan
     from livephase.acquisition.thread import AcquisitionThread
+    from livephase.api.illumination import Illumination
     from livephase.api.models import Models
     from livephase.api.publisher import Publisher
     from livephase.inference.active import ActiveInference
@@ -54,7 +55,7 @@ class Runs:
     ----------
     data : Path
         Folder of the stores; exists.
-    microscope, models, engine, thread, publisher
+    microscope, models, engine, thread, publisher, illumination
         What a new run uses.
     """
 
@@ -66,6 +67,7 @@ class Runs:
         engine: ActiveInference,
         thread: AcquisitionThread,
         publisher: Publisher,
+        illumination: Illumination,
     ) -> None:
         self._data = data
         self._microscope = microscope
@@ -73,6 +75,7 @@ class Runs:
         self._engine = engine
         self._thread = thread
         self._publisher = publisher
+        self._illumination = illumination
         self._starting = threading.Lock()
         self._newest: Run | None = None
         self._keys: dict[str, tuple[str, str]] = {}
@@ -98,10 +101,11 @@ class Runs:
         """Say what a plan needs, and what speaks against it, without doing anything."""
         state = self._ready_state()
         self._refuse_unreachable(plan, state)
+        self._illumination.refuse_misfit(state)
         return Estimate(
             bytes=estimated_bytes(self._spec("dry-run", plan, state, {})),
             duration_s=plan.duration_s if plan.interval_s > 0 else None,
-            warnings=self._warnings(plan),
+            warnings=self._warnings(plan, state),
             disk_free_bytes=self.disk_free_bytes,
         )
 
@@ -183,7 +187,8 @@ class Runs:
     def _create(self, plan: AcquisitionPlan, idempotency: dict[str, str] | None) -> Run:
         state = self._ready_state()
         self._refuse_unreachable(plan, state)
-        warnings = self._warnings(plan)
+        self._illumination.refuse_misfit(state)
+        warnings = self._warnings(plan, state)
         self._refuse_without_room(plan, state)
         self._apply(plan)
         created_ns = time.time_ns()
@@ -193,7 +198,7 @@ class Runs:
             self._microscope,
             self._engine.card,
             runtime=self._engine.status().runtime,
-            flat_field=FLAT_FIELD,
+            preprocessing=self._illumination.in_use.described(),
             warnings=warnings,
             range_problems=self._publisher.range_problems(plan.defocus_um),
             created_utc=iso_utc(created_ns),
@@ -211,6 +216,7 @@ class Runs:
             frame_shape=spec.lr_shape,
             bit_depth=cast("int", state.bit_depth),
             warnings=tuple(warnings),
+            dark=self._illumination.dark_image,
         )
         self._publisher.run_changed(run.progress)
         self._newest = run
@@ -255,9 +261,12 @@ class Runs:
                 f"defocus_um = {plan.defocus_um:g} is outside the range of the lens, {limits[0]:g} to {limits[1]:g} um"
             )
 
-    def _warnings(self, plan: AcquisitionPlan) -> list[str]:
+    def _warnings(self, plan: AcquisitionPlan, state: MicroscopeState) -> list[str]:
         warnings = self._publisher.range_problems(plan.defocus_um)
         warnings += self._models.advice(self._engine.card, plan.defocus_um)
+        exposure_ms = state.exposure_ms if plan.exposure_ms is None else plan.exposure_ms
+        warnings += self._illumination.warnings(exposure_ms)
+        warnings += self._publisher.exposure_problems(exposure_ms, self._illumination.offset_counts)
         last_ms = self._engine.status().last_ms
         if last_ms is not None and plan.time_points > 1 and plan.interval_s < last_ms / 1000:
             warnings.append(

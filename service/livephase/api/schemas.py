@@ -13,6 +13,7 @@ from livephase_devices.microscope import DeviceInfo, MicroscopeState, PropertyIn
 
 if TYPE_CHECKING:
     from livephase.acquisition.progress import Counters, LiveStatus, RunProgress
+    from livephase.phase.exposure import ExposureAdvice
     from livephase.phase.modelfile import ModelCard
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -188,6 +189,33 @@ class ModelName(BaseModel):
         return cls(name=card.name, version=card.version, sha256=card.sha256)
 
 
+class ExposureOut(BaseModel):
+    """What the raw counts of a frame say of its exposure."""
+
+    model_config = _FROZEN
+
+    exposure_ms: float = Field(description="Of the frame that was judged: the newest one.")
+    saturated_fraction: float
+    brightest: float = Field(description="99.9 % of the pixels are darker; fraction of the camera's range.")
+    noise_sd: float = Field(description="Noise over level, estimated from the frame.")
+    suggested_ms: float = Field(description="Brings the brightest level to 80 %; of a saturated frame an upper bound.")
+    suggested_noise_sd: float = Field(description="Noise over level there, if photons make the noise.")
+    advice: str | None = Field(description="null where the exposure is good as it is.")
+
+    @classmethod
+    def of(cls, advice: ExposureAdvice) -> Self:
+        """Describe advice."""
+        return cls(
+            exposure_ms=advice.exposure_ms,
+            saturated_fraction=advice.saturated_fraction,
+            brightest=advice.brightest,
+            noise_sd=advice.noise_sd,
+            suggested_ms=advice.suggested_ms,
+            suggested_noise_sd=advice.suggested_noise_sd,
+            advice=advice.text,
+        )
+
+
 class MicroscopeOut(BaseModel):
     """The microscope, and whether the model fits it."""
 
@@ -199,6 +227,8 @@ class MicroscopeOut(BaseModel):
     model: ModelName = Field(description="The model in use.")
     range_problems: list[str] = Field(description="What lies outside the model's valid range at present.")
     advice: list[str] = Field(description="Which model fits then, or which is the nearest and how to train one.")
+    exposure: ExposureOut | None = Field(description="null before the first frame.")
+    illumination_problems: list[str] = Field(description="Why dark frame or flat field do not fit at present.")
     live: LiveOut
     inference: InferenceOut
     run: RunOut | None = Field(description="The run that has the microscope.")
@@ -277,6 +307,7 @@ class SnapOut(BaseModel):
     exposure_ms: float
     defocus_um: float | None
     raw: RawStatistics
+    exposure: ExposureOut
     phase: PhaseStatistics | None
     phase_error: str | None = Field(description="Why there is no phase.")
     warnings: list[str]

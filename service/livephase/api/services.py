@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
 from livephase.acquisition.thread import AcquisitionThread
+from livephase.api.illumination import Illumination
 from livephase.api.models import Models
 from livephase.api.properties import Properties
-from livephase.api.provenance import FLAT_FIELD
 from livephase.api.publisher import Publisher
-from livephase.api.runs import Runs
+from livephase.api.runs import TURN_S, Runs
 from livephase.api.schemas import InferenceOut, ModelName
-from livephase.errors import ConfigurationError
+from livephase.api.wizard import Wizard
+from livephase.errors import ConfigurationError, ConflictError
 from livephase.inference.active import ActiveInference
 from livephase.inference.client import InferenceClient
 from livephase.metrics import Metrics
@@ -24,12 +26,14 @@ from livephase_devices.errors import LivephaseError
 from livephase_devices.microscope import Microscope
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from pathlib import Path
     from types import TracebackType
 
+    from livephase.api.illumination import InUse
     from livephase.config import ServiceConfig
     from livephase.phase.library import KnownModel
+    from livephase_devices.frame import CameraFrame
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,8 @@ class Services:
     ------
     ModelError
         The model cannot be used.
+    ConfigurationError
+        A dark frame or flat field of the configuration cannot be used.
     """
 
     def __init__(
@@ -62,6 +68,8 @@ class Services:
         self._at_start = dict(properties or {})
         self.data: Path = config.service.data.absolute()
         self.models = Models(config.microscope, config.model, config.live.defocus_um)
+        self.illumination = Illumination(self.data, config.illumination)
+        self._changing = threading.Lock()
         self.engine = ActiveInference(self._client_of, self.models.first.path)
         self.microscope = Microscope(config.microscope)
         self.metrics = Metrics()
@@ -71,7 +79,10 @@ class Services:
         )
         self.thread = AcquisitionThread(self.microscope, self.engine, self.publisher)
         self.properties = Properties(self.microscope, self.publisher.event, self._may_poll)
-        self.runs = Runs(self.data, self.microscope, self.models, self.engine, self.thread, self.publisher)
+        self.wizard = Wizard(self.illumination, self.microscope.state, self._snap)
+        self.runs = Runs(
+            self.data, self.microscope, self.models, self.engine, self.thread, self.publisher, self.illumination
+        )
         self.store_problems: list[str] = []
 
     def open(self) -> None:
@@ -90,6 +101,8 @@ class Services:
             self.microscope.open()
             for (label, name), value in self._at_start.items():
                 self.microscope.set_property(label, name, value)
+            if self.illumination.drop_misfits(self.microscope.state()):
+                self.engine.remake()
             self.store_problems = self.runs.recover()
             if self.config.live.defocus_um is not None and self.config.microscope.lens is not None:
                 self.microscope.set_defocus_um(self.config.live.defocus_um)
@@ -103,6 +116,7 @@ class Services:
 
     def close(self, reason: str = STOPPED) -> None:
         """Stop everything; may be called twice."""
+        self.wizard.close()
         self.thread.close(reason)
         self.properties.close()
         self.engine.close()
@@ -143,7 +157,8 @@ class Services:
         """
         refusal = "the model cannot be changed"
         self.thread.refuse_during_run(refusal)  # before a worker is started for nothing
-        self.engine.switch(model.path, lambda: self.runs.between_runs(refusal))
+        with self._one_change():
+            self.engine.switch(model.path, lambda: self.runs.between_runs(refusal))
         self.publisher.event("model", ModelName.of(self.engine.card).model_dump(mode="json"))
         self.publisher.event("inference", self.inference().model_dump(mode="json"))
 
@@ -159,6 +174,46 @@ class Services:
         """Whether somebody would see a changed property, and no run would wait for the reading of one."""
         return self.thread.run is None and self.hub.counts().viewers > 0
 
+    def use_references(self, new: InUse) -> None:
+        """Let the inference use other reference frames from the next frame on.
+
+        Raises
+        ------
+        ConfigurationError
+            One of them does not fit the camera.
+        ConflictError
+            A run has the microscope, or another change is going on.
+        InferenceError
+            The worker did not start; the reference frames before stay in use.
+        """
+        refusal = "dark frame and flat field cannot be changed"
+        self.thread.refuse_during_run(refusal)
+
+        @contextlib.contextmanager
+        def permit() -> Generator[None]:
+            with self.runs.between_runs(refusal):
+                yield
+                self.illumination.commit()
+
+        with self._one_change(), self.illumination.changing(new, self.microscope.state()):
+            self.engine.renew(permit)
+
+    @contextlib.contextmanager
+    def _one_change(self) -> Generator[None]:
+        if not self._changing.acquire(blocking=False):
+            raise ConflictError("another change of the model, dark frame or flat field is going on; wait for its end")
+        try:
+            yield
+        finally:
+            self._changing.release()
+
+    def _snap(self) -> CameraFrame:
+        """Take a frame for the wizard, and show it while live mode does not."""
+        frame = self.thread.snap().result(TURN_S)
+        if not self.thread.live.running:
+            self.publisher.frame_ready(frame, None, defocus_um=self.defocus_um(), run_id=None, time_point=None)
+        return frame
+
     def _client_of(self, model_path: Path) -> InferenceClient:
         microscope = self.config.microscope
         return InferenceClient(
@@ -168,7 +223,7 @@ class Services:
             wavelength_um=microscope.wavelength_um,
             coherence=microscope.coherence,
             objective_na=microscope.objective_na,
-            flat_field=FLAT_FIELD,
+            **self.illumination.wanted.client_options(),
         )
 
     def _store_path(self, run_id: str) -> Path:

@@ -54,6 +54,7 @@ class ActiveInference:
         self._make = make
         self._lock = threading.Lock()
         self._switching = threading.Lock()
+        self._path = model_path
         self._client = make(model_path)
         self._coming: InferenceClient | None = None
         self._closed = False
@@ -90,6 +91,17 @@ class ActiveInference:
             status = self._client.status()
             return replace(status, restarts=status.restarts + self._earlier_restarts)
 
+    def remake(self) -> None:
+        """Replace the worker by one that is made anew, at once; frames that it has fail. For the start of a service."""
+        with self._lock:
+            old, self._client = self._client, self._make(self._path)
+            self._client.start()
+        old.close()
+
+    def renew(self, permit: Callable[[], AbstractContextManager[None]]) -> None:
+        """Go over to a worker of the same model that is made anew, as ``switch`` does; its settings are other ones."""
+        self._change(self._path, permit, always=True)
+
     def switch(self, model_path: Path, permit: Callable[[], AbstractContextManager[None]]) -> None:
         """Go over to another model; returns when new frames go to it and the old worker has ended.
 
@@ -109,11 +121,14 @@ class ActiveInference:
         ConflictError
             Another change is going on, or the service is stopping.
         """
+        self._change(model_path, permit, always=False)
+
+    def _change(self, model_path: Path, permit: Callable[[], AbstractContextManager[None]], *, always: bool) -> None:
         if not self._switching.acquire(blocking=False):
             raise ConflictError("another change of the model is going on; wait for its end")
         try:
             new = self._make(model_path)
-            if new.card.sha256 == self._client.card.sha256:
+            if not always and new.card.sha256 == self._client.card.sha256:
                 new.close()
                 return
             self._begin(new)
@@ -121,6 +136,7 @@ class ActiveInference:
                 new.wait_ready(START_S)
                 with permit():
                     old = self._exchange(new)
+                    self._path = model_path
             except BaseException:
                 new.close()
                 raise

@@ -46,6 +46,10 @@ class InferenceClient:
     flat_field : "none", "auto" or NDArray[float32]
         As in ``phase.preprocess.prepare``. An estimated one costs nothing in even light (RMSE 0.046 rad with and
         without it); without any, light that varies by 20 % over the field gave an RMSE of 1.8 rad.
+    dark : NDArray[float32], optional
+        As in ``phase.preprocess.prepare``.
+    reference_bits : int, optional
+        Bit depth at which dark frame and flat field were taken; frames of another one have no phase.
     threads : int, optional
         CPU threads of the worker; all of the machine by default.
     timeouts : Timeouts, optional
@@ -72,6 +76,8 @@ class InferenceClient:
         coherence: float | None = None,
         objective_na: float | None = None,
         flat_field: Literal["none", "auto"] | NDArray[np.float32] = "auto",
+        dark: NDArray[np.float32] | None = None,
+        reference_bits: int | None = None,
         threads: int | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
@@ -88,6 +94,8 @@ class InferenceClient:
             objective_na=objective_na,
             flat_field=flat_field,
             threads=threads or os.cpu_count() or 1,
+            dark=dark,
+            reference_bits=reference_bits,
         )
         self._supervisor = Supervisor(settings, timeouts or Timeouts(), self.card.scale)
 

@@ -85,10 +85,20 @@ class PhaseEngine:
         if not math.isfinite(defocus_um):
             msg = f"the defocus is {defocus_um} um; a phase needs a finite one"
             raise InferenceError(msg)
-        prepared = prepare(
-            pixels, bit_depth=bit_depth, stride=self.runtime.stride, flat_field=self._settings.flat_field
-        )
         settings = self._settings
+        if settings.reference_bits not in (None, bit_depth):
+            msg = (
+                f"the frame has {bit_depth} bits, dark frame and flat field have {settings.reference_bits}; "
+                "measure new ones, or set the camera back"
+            )
+            raise InferenceError(msg)
+        prepared = prepare(
+            pixels,
+            bit_depth=bit_depth,
+            stride=self.runtime.stride,
+            flat_field=settings.flat_field,
+            dark=settings.dark,
+        )
         conditions = Conditions(defocus_um, settings.wavelength_um, settings.lr_pixel_um, settings.coherence)
         phase = self._run(prepared.intensity, conditions.vector())
         if not np.isfinite(phase).all():

@@ -41,7 +41,11 @@ class WorkerSettings:
     objective_na : float or None
         Numerical aperture of the objective; None for that of the model's calibration.
     flat_field : "none", "auto" or NDArray
+    dark : NDArray or None
         As in ``phase.preprocess.prepare``.
+    reference_bits : int or None
+        Bit depth of the camera at which dark frame and flat field were taken; frames of another one have no phase. None
+        where it is not known.
     threads : int
         Threads of the network's arithmetic.
     """
@@ -55,6 +59,8 @@ class WorkerSettings:
     objective_na: float | None
     flat_field: Literal["none", "auto"] | NDArray[np.float32]
     threads: int
+    dark: NDArray[np.float32] | None = None
+    reference_bits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,8 @@ class FramePlan:
         (Y, X) of an LR frame.
     dtype : str
         Of an LR frame: as recorded, or uint16 after resampling.
-    bit_depth : int
-        Of an LR frame.
+    bit_depth, recorded_bits : int
+        Of an LR frame, and of a recorded one.
     gain : float
         LR counts per recorded count: averages of many pixels are finer than a count.
     """
@@ -54,6 +54,7 @@ class FramePlan:
     lr_shape: tuple[int, int]
     dtype: str
     bit_depth: int
+    recorded_bits: int
     gain: float
 
     @property
@@ -81,9 +82,11 @@ class FramePlan:
             raise InferenceError(msg)
         return counts.astype(np.uint16)
 
-    def convert_flat(self, flat: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring a flat field of the recorded pixels to the LR frame."""
-        return resample_area(flat, self.recorded_pixel_um, self.lr_pixel_um) if self.is_resampled else flat
+    def convert_reference(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring a dark frame or the light of a flat field to the pixels and counts of an LR frame."""
+        if not self.is_resampled:
+            return image
+        return resample_area(image, self.recorded_pixel_um, self.lr_pixel_um) * np.float32(self.gain)
 
 
 def plan_frames(card: ModelCard, frames: Iterable[Pixels], pixel_um: float) -> FramePlan:
@@ -108,9 +111,10 @@ def plan_frames(card: ModelCard, frames: Iterable[Pixels], pixel_um: float) -> F
         brightest = max([brightest, *(int(pixels.max()) for pixels in remaining)])
     bits = 8 if first.dtype == np.uint8 else max(8, brightest.bit_length())
     if target_um == pixel_um:
-        return FramePlan(pixel_um, pixel_um, (height, width), first.dtype.name, bits, 1.0)
+        return FramePlan(pixel_um, pixel_um, (height, width), first.dtype.name, bits, bits, 1.0)
     rows, columns = resample_area(np.zeros((height, width), np.uint8), pixel_um, target_um).shape
-    return FramePlan(pixel_um, target_um, (rows, columns), "uint16", _RESAMPLED_BITS, 2.0 ** (_RESAMPLED_BITS - bits))
+    gain = 2.0 ** (_RESAMPLED_BITS - bits)
+    return FramePlan(pixel_um, target_um, (rows, columns), "uint16", _RESAMPLED_BITS, bits, gain)
 
 
 def reconstruct(

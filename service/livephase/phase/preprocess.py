@@ -2,11 +2,15 @@
 
 ::
 
-    counts ─ field stop found ─ dark level ─ flat field ─ level ─▶ INPUT_GAIN (I / mean - 1) ─ filled ─ padded
+    counts ─ dark frame ─ field stop, stray light ─ flat field ─ level ─▶ INPUT_GAIN (I / mean - 1) ─ filled ─ padded
 
 The network was trained on I / mean - 1 over a full rectangle. A measured frame differs from that by an
 uneven illumination, by a field stop whose edge is far stronger than a cell, and by its border; each of them
-would ring through the phase if it were passed on.
+would ring through the phase if it were passed on. An offset of the camera lowers the contrast and so the phase, by
+its share of the level.
+
+With a dark frame D and a flat field R the frame S becomes (S - D) / C, C = (R - D) mean(S - D) / mean(R - D): the
+brightness correction of Zhou et al. 2024, section 2.2, C = R mean(S) / mean(R), with the offset taken off both.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ HALO_PX = 8
 
 _MIN_SIDE_PX = 32
 _MIN_LEVEL_FRACTION = 1 / 256
+_LEAST_FLAT = 0.02
+"""Light of the darkest pixel of a flat field over its mean: below, dividing would only raise noise."""
 _STOP_MARGIN_PX = 3
 _FEATHER_PX = 3
 
@@ -79,6 +85,7 @@ def prepare(
     bit_depth: int,
     stride: int,
     flat_field: FlatField = "none",
+    dark: NDArray[np.float32] | None = None,
     halo_px: int = HALO_PX,
 ) -> Prepared:
     """Turn camera counts into the network's input.
@@ -93,24 +100,32 @@ def prepare(
         The network's input sides are multiples of it.
     flat_field : "none", "auto" or NDArray[float32]
         ``"auto"`` divides by a smooth background estimated from the frame itself (``estimate_background``);
-        an array (Y, X) is a frame without specimen, and is divided by.
+        an array (Y, X) is the light of a frame without specimen, R - D, and is divided by.
+    dark : NDArray[float32] or None
+        Dark frame D (Y, X), counts; None where it is not known.
     halo_px : int
         Reflected pixels on every side.
 
     Raises
     ------
     InferenceError
-        The frame is dark, too small, or does not match the flat field.
+        The frame is dark, too small, or does not match the dark frame or the flat field.
     """
     if pixels.ndim != 2 or min(pixels.shape) < _MIN_SIDE_PX:
         sides = " x ".join(map(str, pixels.shape))
         msg = f"a frame of {sides} pixels cannot be computed; its sides need at least {_MIN_SIDE_PX} pixels"
         raise InferenceError(msg)
     image = pixels.astype(np.float32)
+    if dark is not None:
+        if dark.shape != image.shape:
+            msg = f"the dark frame has shape {dark.shape}, the frame {image.shape}; they have to match"
+            raise InferenceError(msg)
+        image -= dark
     lit = find_field_stop(image)
     valid: NDArray[np.bool_] | None = None
     if lit is not None:
-        # Behind the stop the camera shows its offset and stray light; both also lie over the specimen.
+        # Behind the stop the camera shows stray light, and its offset without a dark frame; both also lie over the
+        # specimen.
         image -= np.float32(np.median(image[~lit]))
         valid = erode(lit, _STOP_MARGIN_PX)
         if not valid.any():
@@ -198,10 +213,16 @@ def _flatten(image: NDArray[np.float32], valid: NDArray[np.bool_] | None, flat_f
         msg = f"the flat field has shape {flat_field.shape}, the frame {image.shape}; they have to match"
         raise InferenceError(msg)
     used = np.ones(image.shape, dtype=bool) if valid is None else valid
-    if not bool((np.isfinite(flat_field[used]) & (flat_field[used] > 0)).all()):
-        msg = "the flat field has pixels that are not positive; record it with the light on"
+    light = flat_field[used]
+    level = float(light.mean(dtype=np.float64))
+    if not (math.isfinite(level) and float(light.min()) > _LEAST_FLAT * max(level, 0.0)):
+        msg = (
+            "the flat field has pixels without light where the frame is lit: they are not positive, or behind a field "
+            "stop; record it with the light on and the stop as it is"
+        )
         raise InferenceError(msg)
-    return image / np.where(used, flat_field / flat_field[used].mean(), 1).astype(np.float32)
+    correction = flat_field * np.float32(_level(image, valid) / level)
+    return image / np.where(used, correction, 1).astype(np.float32)
 
 
 def _pads(side: int, stride: int, halo_px: int) -> tuple[int, int]:

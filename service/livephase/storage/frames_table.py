@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from livephase.acquisition.lamp import LampState
 from livephase.frames import MISFIT_BLOCK_PX
 from livephase.storage.durable import sync_directory, write_atomically
 from livephase.storage.journal import PhaseLine, RawLine
@@ -67,6 +68,10 @@ BASE_COLUMNS: Final = (
     Column("time_monotonic_ns", "int64", "nanosecond", "start of the exposure, clock without jumps; 0: not known"),
     Column("defocus_um", "float64", "micrometer", "confirmed distance of the lens focus above the specimen"),
     Column("exposure_ms", "float64", "millisecond", "exposure time"),
+    Column("level_counts", "float64", None, "mean of the raw counts inside the field stop, above the dark frame"),
+    Column("level_relative", "float64", None, "level_counts over that of the run's first frame with light"),
+    Column("saturated_fraction", "float64", None, "part of the raw counts at the camera's highest count"),
+    Column("lamp", "uint8", None, "see lamp_codes of the group"),
     Column("inference_ms", "float64", "millisecond", "time to compute the phase"),
     Column("latency_ms", "float64", "millisecond", "from the start of the exposure to the phase on disk"),
     Column(
@@ -124,7 +129,8 @@ class FramesTable:
     def create(self) -> None:
         """Write the metadata; the values come with the frames."""
         codes: Document = {code.name.lower(): int(code) for code in Validity}
-        attributes: Document = {"livephase": {"validity_codes": codes}}
+        lamp_codes: Document = {code.name.lower(): int(code) for code in LampState}
+        attributes: Document = {"livephase": {"validity_codes": codes, "lamp_codes": lamp_codes}}
         for column in self._columns.values():
             folder = self._store / FRAMES / column.name
             folder.mkdir(parents=True, exist_ok=True)
@@ -241,6 +247,10 @@ class FramesTable:
             "time_monotonic_ns": line.time_monotonic_ns or 0,
             "defocus_um": _number(line.defocus_um),
             "exposure_ms": _number(line.exposure_ms),
+            "level_counts": _number(line.level_counts),
+            "level_relative": _number(line.level_relative),
+            "saturated_fraction": _number(line.saturated_fraction),
+            "lamp": line.lamp,
         }
         return row | {self.properties[name].name: _number(value) for name, value in line.properties.items()}
 

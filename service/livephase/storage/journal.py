@@ -36,7 +36,7 @@ class StateLine(_Line):
 
 
 class RawLine(_Line):
-    """A raw frame is on disk. What has no value is None."""
+    """A raw frame is on disk. What has no value is None; ``lamp`` is an ``acquisition.lamp.LampState``."""
 
     kind: Literal["raw"] = "raw"
     index: int = Field(ge=0)
@@ -45,6 +45,10 @@ class RawLine(_Line):
     defocus_um: float | None
     exposure_ms: float | None
     properties: dict[str, float | None]
+    level_counts: float | None = None
+    level_relative: float | None = None
+    saturated_fraction: float | None = None
+    lamp: int = 0
 
 
 class PhaseLine(_Line):

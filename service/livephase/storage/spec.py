@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from livephase.acquisition.lamp import FrameLight
     from livephase.frames import Misfit
 
 ImageName = Literal["raw", "phase"]
@@ -105,6 +106,8 @@ class FrameRecord:
         Exposure time; None where it is not known.
     properties : mapping of str to float
         Values of ``RunSpec.recorded``; one that is absent is stored as NaN.
+    light : FrameLight or None
+        Level, saturation and lamp; None where they were not judged.
     """
 
     time_utc_ns: int
@@ -112,6 +115,7 @@ class FrameRecord:
     defocus_um: float | None
     exposure_ms: float | None
     properties: Mapping[str, float] = field(default_factory=dict[str, float])
+    light: FrameLight | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,8 @@ class RunWriter:
         if unknown := set(record.properties) - set(self.spec.recorded):
             raise StorageError(f"{self.path}: {', '.join(sorted(unknown))} is not among the run's recorded properties")
 
+        light = record.light
+
         def line() -> RawLine:
             return RawLine(
                 index=index,
@@ -138,6 +140,10 @@ class RunWriter:
                 defocus_um=_number(record.defocus_um),
                 exposure_ms=_number(record.exposure_ms),
                 properties={name: _number(value) for name, value in record.properties.items()},
+                level_counts=None if light is None else _number(light.level_counts),
+                level_relative=None if light is None else _number(light.level_relative),
+                saturated_fraction=None if light is None else _number(light.saturated_fraction),
+                lamp=0 if light is None else int(light.lamp),
             )
 
         with self._claimed("raw", index):

@@ -15,10 +15,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import convolve
 
 from livephase.errors import ConfigurationError
 from livephase.phase.axial import fit_axial_derivative
+from livephase.phase.exposure import MOST_SATURATED, noise_sd, saturated_fraction
 from livephase.phase.tie import describe, solve_derivative
 from livephase.training.collected import CollectedDataset, CollectedOptics, FieldEntry, save_dataset, save_field
 from livephase.training.experimental import SCALE, brightness_correction
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 DEFAULT_BORDER_UM = 40.0
 """On simulated cells without noise the label of a 333 um field correlates 0.71-0.82 with the truth over the whole
 field and 0.94-0.98 this far from its border."""
-_MOST_SATURATED = 1e-3
 _LEAST_LEVEL = 0.02
 _LEAST_SIDE_LR_PX = 32
 
@@ -102,15 +101,9 @@ def solve_label(
         (Y, X) radians, median 0.
     """
     planes = np.stack(brightness_correction(list(stack))).astype(np.float64)
-    fit = fit_axial_derivative(planes, planes_um.tolist(), [_noise_sd(plane) for plane in planes])
+    fit = fit_axial_derivative(planes, planes_um.tolist(), [noise_sd(plane) for plane in planes])
     phase = solve_derivative(fit.derivative_per_um, fit.intensity, pixel_um, wavelength_um)
     return phase - np.median(phase)
-
-
-def _noise_sd(plane: NDArray[np.float64]) -> float:
-    """Noise of a plane by its second differences, which smooth images do not have (Immerkaer 1996)."""
-    second: NDArray[np.float64] = convolve(plane, np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]), mode="nearest")
-    return max(float(1.4826 * np.median(np.abs(second)) / 6), 1e-9)
 
 
 class Collector:
@@ -269,9 +262,9 @@ def _check(state: MicroscopeState, plan: CollectPlan, border_px: int) -> None:
 
 def _saturated_fraction(frame: CameraFrame, defocus_um: float) -> float:
     top = 2**frame.bit_depth - 1
-    saturated = float(np.mean(frame.pixels >= top))
+    saturated = saturated_fraction(frame.pixels, frame.bit_depth)
     where = f"the frame at defocus {defocus_um:g} um"
-    if saturated > _MOST_SATURATED:
+    if saturated > MOST_SATURATED:
         msg = f"{100 * saturated:.1f} % of {where} is saturated; lower the exposure, now {frame.exposure_ms:g} ms"
         raise ConfigurationError(msg)
     level = float(frame.pixels.mean())
