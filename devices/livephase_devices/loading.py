@@ -68,6 +68,7 @@ def load(core: UniMMCore, config: MicroscopeConfig) -> None:
     _check_initialised(core, config)
     _check_role(core, config, "camera", config.camera, DeviceType.Camera)
     _check_role(core, config, "lens", config.lens, DeviceType.Stage)
+    _check_role(core, config, "z_drive", config.z_drive, DeviceType.Stage)
     _check_role(core, config, "xy_stage", config.xy_stage, DeviceType.XYStage)
     core.setCameraDevice(config.camera)
     _check_recorded(core, config)
@@ -116,7 +117,8 @@ def _check_role(core: UniMMCore, config: MicroscopeConfig, role: str, label: str
 
 
 def _check_recorded(core: UniMMCore, config: MicroscopeConfig) -> None:
-    for full_name in config.recorded_properties:
+    temperature = () if config.lens_temperature is None else (config.lens_temperature,)
+    for full_name in (*config.recorded_properties, *temperature):
         label, _, name = full_name.partition(".")
         if label not in core.getLoadedDevices() or not core.hasProperty(label, name):
             raise PropertyError(f"has no property {name!r} that could be recorded; correct the TOML", label)

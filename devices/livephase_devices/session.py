@@ -17,7 +17,7 @@ import numpy as np
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.experimental.unicore import UniMMCore
 
-from livephase_devices import loading
+from livephase_devices import loading, stages
 from livephase_devices.errors import (
     DeviceError,
     DeviceNotFoundError,
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LENS_TOLERANCE_UM = 0.5
-"""A lens that stops further than this from where it was sent has not arrived."""
 _LOAD_FACTOR = 6
 """Loading may take this many call time-outs: devices home and warm up while they initialise."""
 _GREY_TYPES = (np.dtype(np.uint8).str, np.dtype(np.uint16).str)
@@ -274,39 +272,38 @@ class CoreSession:
         """Wait until the lens rests, and return its defocus in um; None without a lens."""
         if self.config.lens is None:
             return None
-        self.wait_until_rests(self.config.lens)
-        with self.touching(self.config.lens, "read the position"):
-            return self.config.defocus_of(float(self.core.getPosition(self.config.lens)))
+        return self.config.defocus_of(stages.session_position(self, self.config.lens))
 
     def defocus_limits_um(self) -> tuple[float, float] | None:
-        """Lowest and highest defocus in um, where the lens has a property ``Position`` with limits."""
-        lens, core = self.config.lens, self.core
+        """Lowest and highest defocus in um: of the lens, where it states limits, and of its calibration."""
+        lens, active = self.config.lens, self.config.lens_calibration
         if lens is None:
             return None
-        with self.touching(lens, "read the limits"):
-            if not core.hasProperty(lens, "Position") or not core.hasPropertyLimits(lens, "Position"):
-                return None
-            ends = (core.getPropertyLowerLimit(lens, "Position"), core.getPropertyUpperLimit(lens, "Position"))
-        low, high = sorted(self.config.defocus_of(float(end)) for end in ends)
-        return low, high
+        ends = stages.session_limits(self, lens)
+        calibrated = None if active is None else active.calibration.defocus_range_um
+        if ends is None:
+            return calibrated
+        low, high = sorted(self.config.defocus_of(end) for end in ends)
+        return (low, high) if calibrated is None else (max(low, calibrated[0]), min(high, calibrated[1]))
 
     def move_lens(self, defocus_um: float) -> float:
         """Move the lens, wait until it rests and has settled; return the confirmed defocus in um."""
         lens = self.require_lens()
         if not math.isfinite(defocus_um):
             raise PropertyError(f"a defocus of {defocus_um} um is not a number to move to", lens)
+        uncalibrated = self.config.uncalibrated_range_problem(defocus_um)
+        if uncalibrated is not None:
+            raise PropertyError(uncalibrated, lens)
         limits = self.defocus_limits_um()
         if limits is not None and not limits[0] - 1e-9 <= defocus_um <= limits[1] + 1e-9:
             raise PropertyError(
                 f"a defocus of {defocus_um:g} um is outside its range of {limits[0]:g} to {limits[1]:g} um", lens
             )
-        with self.touching(lens, f"move to {defocus_um:g} um"):
-            self.core.setPosition(lens, self.config.position_of(defocus_um))
-        self.wait_until_rests(lens)
-        with self.touching(lens, "settle", self.config.lens_settle_s + self.config.call_timeout_s):
-            time.sleep(self.config.lens_settle_s)
-        confirmed_um = cast("float", self.confirmed_defocus_um())
-        if abs(confirmed_um - defocus_um) > LENS_TOLERANCE_UM:
+        position = stages.session_go(
+            self, lens, self.config.position_of(defocus_um), self.config.lens_settle_s, f"move to {defocus_um:g} um"
+        )
+        confirmed_um = self.config.defocus_of(position)
+        if abs(confirmed_um - defocus_um) > stages.TOLERANCE_UM:
             raise DeviceError(
                 f"was sent to a defocus of {defocus_um:g} um but reports {confirmed_um:g} um; "
                 "check that it is powered and not blocked",

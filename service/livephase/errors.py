@@ -9,6 +9,7 @@
     │   └── ModelNotFoundError   no model of that name                    404
     ├── InferenceError       the worker could not compute a phase         503
     │   └── WorkerDiedError      the worker process ended under the frame 503
+    ├── FocusError           the focus could not be measured              422
     ├── StorageError         a run could not be written or read           507
     ├── PlanError            a plan cannot be run                         422
     ├── RunNotFoundError     no run of that id                            404
@@ -64,6 +65,14 @@ class WorkerDiedError(InferenceError):
 
     slug = "worker-died"
     title = "Inference worker ended"
+
+
+class FocusError(LivephaseError):
+    """The focus could not be measured in these frames."""
+
+    status = 422
+    slug = "focus"
+    title = "Focus not found"
 
 
 class StorageError(LivephaseError):
