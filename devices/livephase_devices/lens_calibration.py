@@ -91,7 +91,7 @@ class LensCalibration(BaseModel):
     objective_na: float = Field(gt=0)
     coherence: float = Field(ge=0)
     lr_pixel_um: float = Field(gt=0)
-    points: tuple[CalibrationPoint, ...] = Field(min_length=2)
+    points: tuple[CalibrationPoint, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _is_a_line(self) -> Self:
