@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from livephase.acquisition.focus import OFFSET
 from livephase.acquisition.plan import AcquisitionPlan
 from livephase.acquisition.progress import ENDED
 from livephase.acquisition.runner import Run
@@ -25,6 +26,7 @@ from livephase_devices.microscope import Microscope
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from livephase.acquisition.focus import FocusAttempt
     from livephase.acquisition.progress import LiveStatus, RunProgress
     from livephase.frames import PhaseResult
     from livephase_devices.frame import CameraFrame
@@ -42,6 +44,7 @@ class Watcher:
     frames: list[tuple[CameraFrame, PhaseResult | None, int | None]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     submitted: list[bool] = field(default_factory=list)
+    attempts: list[FocusAttempt] = field(default_factory=list)
 
     def run_changed(self, progress: RunProgress) -> None:
         """Keep it."""
@@ -54,6 +57,11 @@ class Watcher:
     def live_frame(self, *, submitted: bool) -> None:
         """Keep whether it was submitted."""
         self.submitted.append(submitted)
+
+    def focus_measured(self, run_id: str, attempt: FocusAttempt) -> None:
+        """Keep it."""
+        assert run_id
+        self.attempts.append(attempt)
 
     def time_point_done(self, *, late_s: float, write_s: float) -> None:
         """Check the times."""
@@ -128,7 +136,7 @@ class Bench:
             dtype="uint8",
             lr_pixel_um=2.6,
             defocus_um=wanted.defocus_um,
-            recorded=(LATE,),
+            recorded=(LATE, *(() if wanted.focus_every is None else (OFFSET,))),
         )
         run = Run(
             run_id,

@@ -34,6 +34,8 @@ LARGEST_JUMP_UM: Final = 3.0
 """A focus further than this from the last one is not believed: a cell that floats by, or something has moved."""
 LARGEST_SD_UM: Final = 0.4
 """A focus that is less certain than this is not used."""
+OFFSET: Final = "Focus.offset_um"
+"""Recorded with every raw frame of a run with focus hold: its nominal defocus minus the true one."""
 FIRST_S: Final = 10.0
 """What an attempt is expected to take, before one was timed."""
 
@@ -90,16 +92,17 @@ class FocusHold:
         self._took_s = FIRST_S
         self.offset_um = 0.0
 
-    def due(self, time_point: int, wait_s: float) -> bool:
+    def due(self, time_point: int, wait_s: float, interval_s: float) -> bool:
         """Whether to measure in the ``wait_s`` before a time point.
 
         Without time for it, it is put off to the next wait that is long enough, but no further than twice its
-        interval: the time point after it is late then, and the schedule is kept.
+        interval: the time point after it is late then, and the schedule is kept. A run that records as fast as it
+        can (``interval_s`` 0) has no waits, and no schedule to keep.
         """
         if self._last_point is None:
             return True
         waited = time_point - self._last_point
-        return waited >= self._every and (wait_s >= self.needs_s or waited >= 2 * self._every)
+        return waited >= self._every and (interval_s == 0 or wait_s >= self.needs_s or waited >= 2 * self._every)
 
     @property
     def needs_s(self) -> float:
