@@ -1,4 +1,4 @@
-"""Focus hold over a simulated 72 h: a lens that drifts by 0.5 um/h under a growing culture; writes the figure of the docs.
+"""Focus hold over a simulated 72 h: a lens that drifts by 0.5 um/h under a growing culture; makes the docs' figure.
 
 ``python -m benchmarks.figure_focus_hold OUT.png [--hours 72] [--every 3]``. Time is compressed: between two frames the
 specimen ages and the lens drifts by what 10 min would bring. Everything else is what a run does: the real run, the real

@@ -155,10 +155,12 @@ class MicroscopeConfig(BaseModel):
         if "lens_calibration" in values:
             values = {**values, **_calibrated(values, path)}
         try:
-            return cls.model_validate(values)._checked(source)
+            config = cls.model_validate(values)
         except ValidationError as error:
             problems = "; ".join(_problem(detail) for detail in error.errors())
             raise MicroscopeConfigError(f"[microscope] {problems}", source) from error
+        active = config.lens_calibration
+        return config if active is None else config.calibrated_by(active)
 
     def calibrated_by(self, active: ActiveCalibration) -> Self:
         """Return the configuration with a calibration in the place of the lens' two numbers.
@@ -183,16 +185,6 @@ class MicroscopeConfig(BaseModel):
                 "lens_unit": made.unit,
             }
         )
-
-    def _checked(self, source: str) -> Self:
-        """Apply the calibration that the TOML names."""
-        active = self.lens_calibration
-        if active is None:
-            return self
-        try:
-            return self.calibrated_by(active)
-        except MicroscopeConfigError as error:
-            raise MicroscopeConfigError(f"lens_calibration: {error}", source) from error
 
     def uncalibrated_range_problem(self, defocus_um: float) -> str | None:
         """Say why a defocus lies outside what the lens was calibrated for; None where it does not."""

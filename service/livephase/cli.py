@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from livephase.calibrate_cli import calibrate
 from livephase.collect_cli import collect
 from livephase.evaluate_cli import evaluate
 from livephase.image_commands import simulate, tie
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models, name="models")
+app.command()(calibrate)
 app.command()(collect)
 app.command()(evaluate)
 app.command()(reconstruct)

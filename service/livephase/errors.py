@@ -13,6 +13,7 @@
     ├── StorageError         a run could not be written or read           507
     ├── PlanError            a plan cannot be run                         422
     ├── RunNotFoundError     no run of that id                            404
+    ├── CalibrationNotFoundError  no calibration of that name             404
     └── ConflictError        the request does not fit the present state   409
 """
 
@@ -97,6 +98,14 @@ class RunNotFoundError(LivephaseError):
     status = 404
     slug = "run-not-found"
     title = "No such run"
+
+
+class CalibrationNotFoundError(LivephaseError):
+    """No calibration has that name."""
+
+    status = 404
+    slug = "calibration-not-found"
+    title = "No such calibration"
 
 
 class ConflictError(LivephaseError):

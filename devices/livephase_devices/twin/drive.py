@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+
 from pymmcore_plus.experimental.unicore import StageDevice
 
 from livephase_devices.python_device import add_property

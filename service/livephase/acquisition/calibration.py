@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
+from livephase.acquisition.calibration_plan import CalibrationCancelledError, CalibrationProgress
 from livephase.acquisition.sweep import optics_of, take_frames
 from livephase.clock import iso_utc
 from livephase.errors import FocusError, PlanError
 from livephase.phase.focus import SYSTEMATIC_UM, find_focus, sweep_spectra
-from livephase_devices.errors import DeviceError, LivephaseError
+from livephase_devices.errors import DeviceError
 from livephase_devices.lens_calibration import CalibrationPoint, LensCalibration
 from livephase_devices.stages import Stage
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from livephase.acquisition.calibration_plan import CalibrationPlan
     from livephase.phase.focus import FocusFit
     from livephase_devices.lens_calibration import Method
     from livephase_devices.microscope import Microscope
@@ -53,56 +53,6 @@ LARGEST_RMS_UM: Final = 1.0
 """With larger residuals the lens is not described by a line."""
 LARGEST_SD_UM: Final = 0.6
 """A focus that is less certain than this is not used."""
-
-
-class CalibrationPlan(BaseModel):
-    """What to calibrate.
-
-    Attributes
-    ----------
-    from_position, to_position : float or None
-        Range of the lens in its own unit; None for its own limit.
-    steps : int
-        Lens positions at which the focus is measured, besides the present one.
-    search_um : float
-        How far to both sides the focus drive (or, without one, the lens) searches for the focus.
-    slope : str or None
-        ``"z_drive"``, or ``"stated"`` for the focus alone with the slope of the configuration. None: the drive where
-        there is one.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    from_position: float | None = Field(default=None, description="Lowest lens position, in the lens' unit.")
-    to_position: float | None = Field(default=None, description="Highest lens position, in the lens' unit.")
-    steps: Annotated[int, Field(ge=3, le=50)] = 5
-    search_um: Annotated[float, Field(ge=6, le=200)] = 16.0
-    slope: Literal["z_drive", "stated"] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationProgress:
-    """How far a calibration is.
-
-    Attributes
-    ----------
-    exposures, expected : int
-        Taken so far, and expected in all; the latter is corrected on the way.
-    points : tuple of (float, float)
-        Lens position and measured defocus in um of the foci so far.
-    """
-
-    exposures: int
-    expected: int
-    points: tuple[tuple[float, float], ...]
-
-
-class CalibrationCancelledError(LivephaseError):
-    """The calibration was cancelled."""
-
-    status = 409
-    slug = "calibration-cancelled"
-    title = "Calibration cancelled"
 
 
 class DefocusCalibration:
@@ -388,9 +338,7 @@ class DefocusCalibration:
                 continue
             try:
                 if stage is self._drive:
-                    below = _within(
-                        np.array([home - BACKLASH_UM / abs(stage.um_per_unit)]), stage.limits(), clip=True
-                    )
+                    below = _within(np.array([home - BACKLASH_UM / abs(stage.um_per_unit)]), stage.limits(), clip=True)
                     stage.move(float(below[0]))
                 stage.move(home)
             except DeviceError as error:

@@ -174,4 +174,3 @@ class FocusHold:
     def _ask(self) -> None:
         if self._stopped():
             raise FocusError("the run was asked to end")
-

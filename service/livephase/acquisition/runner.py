@@ -7,10 +7,10 @@
                        ├─ failed         the camera gave no frame for too long, or the store cannot be written
                        └─ interrupted    the service was stopped
 
-For every time point: wait until it is due (and hold the focus in the wait, where the plan says so), confirm the defocus, take a frame, make the raw frame durable,
-hand it to the phase writer. Nothing is dropped: a slow disk makes the next time point late, and a slow or
-dead engine leaves phase to be backfilled. A device error is retried and then recorded as a gap of that time
-point; later frames keep their own index.
+For every time point: wait until it is due (and hold the focus in the wait, where the plan says so), confirm the
+defocus, take a frame, make the raw frame durable, hand it to the phase writer. Nothing is dropped: a slow disk makes
+the next time point late, and a slow or dead engine leaves phase to be backfilled. A device error is retried and then
+recorded as a gap of that time point; later frames keep their own index.
 """
 
 from __future__ import annotations

@@ -13,7 +13,14 @@ from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 
 from livephase import __version__
-from livephase.api import problems, routes_acquisitions, routes_microscope, routes_models, routes_service
+from livephase.api import (
+    problems,
+    routes_acquisitions,
+    routes_calibrations,
+    routes_microscope,
+    routes_models,
+    routes_service,
+)
 from livephase.api.schemas import Problem
 from livephase.api.security import LOOPBACK_NAMES, Gate
 from livephase.api.static import client_directory
@@ -60,7 +67,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(Gate)
     problems.install(app)
-    for routes in (routes_service, routes_models, routes_microscope, routes_acquisitions):
+    for routes in (routes_service, routes_models, routes_microscope, routes_calibrations, routes_acquisitions):
         app.include_router(routes.router, prefix=PREFIX)
     app.include_router(routes_service.root)
     app.include_router(stream_router(services.hub, allowed_hosts=LOOPBACK_NAMES), prefix=PREFIX)

@@ -125,7 +125,9 @@ class Publisher:
     def focus_measured(self, run_id: str, attempt: FocusAttempt) -> None:
         """Tell viewers and the log how far the focus had drifted, or why that is not known."""
         if attempt.problem is None:
-            log.info("run %s: focus offset %+.2f um before time point %d", run_id, attempt.offset_um, attempt.time_point)
+            log.info(
+                "run %s: focus offset %+.2f um before time point %d", run_id, attempt.offset_um, attempt.time_point
+            )
         self.event("focus", {"id": run_id, **asdict(attempt)})
 
     @_never_raises

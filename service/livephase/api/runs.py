@@ -267,8 +267,8 @@ class Runs:
             raise PlanError("focus_every needs a lens that the service can move; leave it out")
         if limits is not None and not limits[0] <= SWEEP_UM[0] < SWEEP_UM[-1] <= limits[1]:
             raise PlanError(
-                f"focus_every sweeps the lens through the focus, from {SWEEP_UM[0]:g} to {SWEEP_UM[-1]:g} um; its range "
-                f"is only {limits[0]:.3g} to {limits[1]:.3g} um"
+                f"focus_every sweeps the lens through the focus, from {SWEEP_UM[0]:g} to {SWEEP_UM[-1]:g} um; its "
+                f"range is only {limits[0]:.3g} to {limits[1]:.3g} um"
             )
 
     def _warnings(self, plan: AcquisitionPlan) -> list[str]:

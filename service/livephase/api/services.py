@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
 from livephase.acquisition.thread import AcquisitionThread
+from livephase.api.calibrations import Calibrations
 from livephase.api.models import Models
 from livephase.api.provenance import FLAT_FIELD
 from livephase.api.publisher import Publisher
@@ -70,6 +71,7 @@ class Services:
         )
         self.thread = AcquisitionThread(self.microscope, self.engine, self.publisher)
         self.runs = Runs(self.data, self.microscope, self.models, self.engine, self.thread, self.publisher)
+        self.calibrations = Calibrations(self.data, self.microscope, self.thread, self.runs, self.publisher)
         self.store_problems: list[str] = []
 
     def open(self) -> None:
@@ -88,7 +90,7 @@ class Services:
             self.microscope.open()
             for (label, name), value in self._properties.items():
                 self.microscope.set_property(label, name, value)
-            self.store_problems = self.runs.recover()
+            self.store_problems = self.runs.recover() + self.calibrations.restore()
             if self.config.live.defocus_um is not None and self.config.microscope.lens is not None:
                 self.microscope.set_defocus_um(self.config.live.defocus_um)
             self.thread.start(self.config.live.defocus_um)

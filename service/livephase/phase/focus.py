@@ -7,8 +7,8 @@ the phase times
     2 E(z, u) (sin chi - kappa cos chi),   chi = pi wavelength z u^2
 
 (phase-attenuation duality, Wu and Liu 2004; E is the condenser's jinc), which is least at chi = atan(kappa): at
-10 um period and kappa = 0.05 that is 3 um off, at 5 um period 0.7 um. The true focus is common to all frequencies, so it
-is fitted to all of them together with kappa. What is fitted are the cross-spectra of all pairs of frames, averaged over
+10 um period and kappa = 0.05 that is 3 um off, at 5 um period 0.7 um. The true focus is common to all frequencies, so
+it is fitted to all of them together with kappa. What is fitted are the cross-spectra of all pairs of frames, averaged over
 rings: the noise of two frames is independent and so has no part in them. Each ring has free strengths of the phase
 object, of what is the same in every frame (dirt on the camera, shading) and of the phase object's even part: strong
 phase turns what focuses light brighter than what spreads it.
@@ -44,7 +44,7 @@ WINDOW_UM: Final = 5.0
 """Frames further from the focus than this are not used: there, cells are no weak objects."""
 LEAST_FRAMES: Final = 4
 SYSTEMATIC_UM: Final = 0.1
-"""What the fit is off by beside its noise: rms over simulated cultures, sparse to dense, kappa 0 to 0.05, S 0 to 0.5."""
+"""What the fit is off by beside its noise: rms over simulated cultures, sparse and dense, kappa 0-0.05, S 0-0.5."""
 LEAST_STRENGTH: Final = 10.0
 """The phase object must explain this much of the misfit per ring; noise alone gives about 1."""
 _RINGS: Final = 20
@@ -98,9 +98,7 @@ class SweepSpectra:
 
     def subset(self, chosen: NDArray[np.bool_]) -> SweepSpectra:
         """Return the part of some frames, (N,) True for those."""
-        return SweepSpectra(
-            self.cross[:, chosen][:, :, chosen], self.modes, self.frequency_per_um, self.images[chosen]
-        )
+        return SweepSpectra(self.cross[:, chosen][:, :, chosen], self.modes, self.frequency_per_um, self.images[chosen])
 
 
 @dataclass(frozen=True, slots=True)
