@@ -10,7 +10,7 @@ import typer
 from livephase.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from livephase.acquisition.calibration_plan import CalibrationPlan
+    from livephase.acquisition.calibration_plan import CalibrationPlan, CalibrationProgress
     from livephase_devices.lens_calibration import LensCalibration
     from livephase_devices.microscope import Microscope
 
@@ -70,7 +70,6 @@ def _measure(microscope: Microscope, plan: CalibrationPlan) -> LensCalibration:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from livephase.acquisition.calibration import DefocusCalibration
-    from livephase.acquisition.calibration_plan import CalibrationProgress
 
     columns = (
         TextColumn("calibrating"),

@@ -28,6 +28,18 @@ _DEFOCUS_STEP_UM = 0.01
 _BIT_DEPTHS = {"8bit": 8, "12bit": 12}
 
 
+def dust_shadows(shape: tuple[int, int], count: int, seed: int) -> NDArray[np.float32]:
+    """Transmission (Y, X) of ``count`` dark specks near the camera: they stay the same at any defocus."""
+    rng = np.random.default_rng([seed, 0xD5])
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    light = np.ones(shape, np.float32)
+    for _ in range(count):
+        centre, radius_px = rng.uniform(0, shape), rng.uniform(0.6, 3.5)
+        distance_px = np.hypot(y - centre[0], x - centre[1])
+        light *= 1 - rng.uniform(0.1, 0.9) * np.clip(radius_px + 0.5 - distance_px, 0, 1)
+    return light
+
+
 class TwinCamera(SimpleCameraDevice):
     """Camera over a culture of dividing cells.
 
@@ -44,6 +56,7 @@ class TwinCamera(SimpleCameraDevice):
         self._setup = OpticalSetup(binning=world.BINNING)
         self._kappa_per_rad = 0.01
         self._unevenness = 0.15
+        self._dust = 0
         self._bit_depth = 8
         self._exposure_ms = STANDARD_EXPOSURE_MS
         self._speedup = 0.0
@@ -125,6 +138,10 @@ class TwinCamera(SimpleCameraDevice):
             self._unevenness = value
             self._illuminate()
 
+        def dust(count: int) -> None:
+            self._dust = count
+            self._illuminate()
+
         def pixel_type(value: str) -> None:
             self._bit_depth = _BIT_DEPTHS[value]
 
@@ -139,6 +156,7 @@ class TwinCamera(SimpleCameraDevice):
         add_property(self, "Coherence", float, lambda: self._setup.coherence, coherence, limits=(0, 1))
         add_property(self, "AbsorptionPerRad", float, lambda: self._kappa_per_rad, kappa, limits=(0, 0.5))
         add_property(self, "Unevenness", float, lambda: self._unevenness, unevenness, limits=(0, 0.9))
+        add_property(self, "Dust", int, lambda: self._dust, dust, limits=(0, 1000))
         add_property(self, "PixelType", str, lambda: f"{self._bit_depth}bit", pixel_type, allowed=tuple(_BIT_DEPTHS))
         add_property(self, "BitDepth", int, lambda: self._bit_depth)
         add_property(self, "Speedup", float, lambda: self._speedup, speedup, limits=(0, 1e6))
@@ -207,7 +225,8 @@ class TwinCamera(SimpleCameraDevice):
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _illuminate(self) -> None:
-        self._illumination = uneven_illumination(self.sensor_shape(), self._unevenness, self._seed)
+        light = uneven_illumination(self.sensor_shape(), self._unevenness, self._seed)
+        self._illumination = light * dust_shadows(self.sensor_shape(), self._dust, self._seed)
 
     def _clock_s(self) -> float:
         """Specimen time at this moment in s."""

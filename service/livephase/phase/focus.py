@@ -8,8 +8,8 @@ the phase times
 
 (phase-attenuation duality, Wu and Liu 2004; E is the condenser's jinc), which is least at chi = atan(kappa): at
 10 um period and kappa = 0.05 that is 3 um off, at 5 um period 0.7 um. The true focus is common to all frequencies, so
-it is fitted to all of them together with kappa. What is fitted are the cross-spectra of all pairs of frames, averaged over
-rings: the noise of two frames is independent and so has no part in them. Each ring has free strengths of the phase
+it is fitted to all of them together with kappa. What is fitted are the cross-spectra of all pairs of frames, averaged
+over rings: the noise of two frames is independent and so has no part in them. Each ring has free strengths of the phase
 object, of what is the same in every frame (dirt on the camera, shading) and of the phase object's even part: strong
 phase turns what focuses light brighter than what spreads it.
 
