@@ -112,7 +112,7 @@ def test_a_field_without_cells_has_no_focus() -> None:
         for _ in Z_UM
     ]
     optics = optics_of(CASES[0])
-    with pytest.raises(FocusError, match="shows too little|frames lie within"):
+    with pytest.raises(FocusError, match=r"shows too little|frames lie within"):
         find_focus(sweep_spectra(frames, 8, optics), Z_UM, optics)
 
 
