@@ -33,6 +33,17 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 90.0
 HERE = Path(__file__).parent
+DRIFTING = """
+#py pyDevice,Camera,livephase_devices.twin.camera,TwinCamera
+#py pyDevice,Lens,livephase_devices.twin.lens,TwinLens
+#py Property,Camera,OnCameraCCDXSize,112
+#py Property,Camera,OnCameraCCDYSize,112
+#py Property,Camera,StartTime-h,20
+Property,Core,Initialize,1
+#py Property,Camera,Exposure,20
+#py Property,Camera,AbsorptionPerRad,0.02
+#py Property,Lens,SettlingTime-ms,0
+"""
 
 
 @dataclass
@@ -202,3 +213,52 @@ def scripted(
             Bench.hold(False)
             thread.close("the test ended")
     assert not thread.alive
+
+
+@dataclass
+class DriftingWatcher(Watcher):
+    """Lets the lens drift after every time point."""
+
+    microscope: Microscope | None = None
+    um_per_time_point: float = 0.0
+    drifted_um: float = 0.0
+    true_um: list[float] = field(default_factory=list[float])
+
+    def time_point_done(self, *, late_s: float, write_s: float) -> None:
+        """Read the truth of the frame that was just written, then drift."""
+        assert self.microscope is not None
+        self.true_um.append(float(self.microscope.get_property("Camera", "TrueDefocus-um")))
+        self.drifted_um += self.um_per_time_point
+        self.microscope.set_property("Lens", "Drift-um", self.drifted_um)
+
+
+@pytest.fixture
+def drifting_twin(tmp_path: Path, no_leaks: None) -> Iterator[Microscope]:
+    cfg = tmp_path / "twin.cfg"
+    cfg.write_text(DRIFTING, encoding="utf-8")
+    config = MicroscopeConfig(
+        name="drifting twin",
+        cfg=cfg,
+        camera="Camera",
+        lens="Lens",
+        wavelength_um=0.55,
+        objective_na=0.4,
+        coherence=0.3,
+        lr_pixel_um=2.6,
+        call_timeout_s=60.0,
+    )
+    with Microscope(config) as microscope:
+        yield microscope
+
+
+@pytest.fixture
+def drifting(drifting_twin: Microscope, tmp_path: Path, untrained_model: Path) -> Iterator[Bench]:
+    """A bench whose lens drifts; phase is not what is tested here, so its worker is not started."""
+    watcher = DriftingWatcher(microscope=drifting_twin)
+    engine = InferenceClient(untrained_model, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55)
+    thread = AcquisitionThread(drifting_twin, engine, watcher)
+    thread.start()
+    try:
+        yield Bench(drifting_twin, engine, watcher, thread, tmp_path)
+    finally:
+        thread.close("the test ended")

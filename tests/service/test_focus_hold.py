@@ -2,92 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
-from service.conftest import Bench, Watcher
 
 from livephase.acquisition.focus import OFFSET, SWEEP_UM, FocusHold
-from livephase.acquisition.thread import AcquisitionThread
 from livephase.api.recording import LATE
-from livephase.inference.client import InferenceClient
 from livephase.storage.catalogue import read_frame_table
 from livephase.storage.journal import FocusLine, read_journal
-from livephase_devices.config import MicroscopeConfig
-from livephase_devices.microscope import Microscope
 from livephase_devices.twin.lens import TwinLens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-CFG = """
-#py pyDevice,Camera,livephase_devices.twin.camera,TwinCamera
-#py pyDevice,Lens,livephase_devices.twin.lens,TwinLens
-#py Property,Camera,OnCameraCCDXSize,112
-#py Property,Camera,OnCameraCCDYSize,112
-#py Property,Camera,StartTime-h,20
-Property,Core,Initialize,1
-#py Property,Camera,Exposure,20
-#py Property,Camera,AbsorptionPerRad,0.02
-#py Property,Lens,SettlingTime-ms,0
-"""
+    from service.conftest import Bench, DriftingWatcher
 
-
-@dataclass
-class DriftingWatcher(Watcher):
-    """Lets the lens drift after every time point."""
-
-    microscope: Microscope | None = None
-    um_per_time_point: float = 0.0
-    drifted_um: float = 0.0
-    true_um: list[float] = field(default_factory=list)
-
-    def time_point_done(self, *, late_s: float, write_s: float) -> None:
-        """Read the truth of the frame that was just written, then drift."""
-        assert self.microscope is not None
-        self.true_um.append(float(self.microscope.get_property("Camera", "TrueDefocus-um")))
-        self.drifted_um += self.um_per_time_point
-        self.microscope.set_property("Lens", "Drift-um", self.drifted_um)
-
-
-@pytest.fixture
-def twin(tmp_path: Path, no_leaks: None) -> Iterator[Microscope]:
-    cfg = tmp_path / "twin.cfg"
-    cfg.write_text(CFG, encoding="utf-8")
-    config = MicroscopeConfig(
-        name="drifting twin",
-        cfg=cfg,
-        camera="Camera",
-        lens="Lens",
-        wavelength_um=0.55,
-        objective_na=0.4,
-        coherence=0.3,
-        lr_pixel_um=2.6,
-        call_timeout_s=60.0,
-    )
-    with Microscope(config) as microscope:
-        yield microscope
-
-
-@pytest.fixture
-def drifting(twin: Microscope, tmp_path: Path, untrained_model: Path) -> Iterator[Bench]:
-    """A bench whose lens drifts; phase is not what is tested here, so its worker is not started."""
-    watcher = DriftingWatcher(microscope=twin)
-    engine = InferenceClient(untrained_model, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55)
-    thread = AcquisitionThread(twin, engine, watcher)
-    thread.start()
-    try:
-        yield Bench(twin, engine, watcher, thread, tmp_path)
-    finally:
-        thread.close("the test ended")
+    from livephase_devices.microscope import Microscope
 
 
 def watcher_of(bench: Bench) -> DriftingWatcher:
-    assert isinstance(bench.watcher, DriftingWatcher)
-    return bench.watcher
+    return cast("DriftingWatcher", bench.watcher)
 
 
 def focus_lines(store: Path) -> list[FocusLine]:
@@ -205,29 +140,31 @@ def test_a_run_ends_in_the_middle_of_an_attempt(drifting: Bench) -> None:
 # ---------------------------------------------------------------------------------------------- single attempts
 
 
-def test_a_jump_is_not_believed(twin: Microscope) -> None:
-    hold = hold_of(twin)
+def test_a_jump_is_not_believed(drifting_twin: Microscope) -> None:
+    hold = hold_of(drifting_twin)
     assert hold.attempt(0).problem is None
     before_um = hold.offset_um
-    twin.set_property("Lens", "Drift-um", -3.6)
+    drifting_twin.set_property("Lens", "Drift-um", -3.6)
     attempt = hold.attempt(3)
     assert attempt.problem is not None
     assert "not believed" in attempt.problem or "frames lie within" in attempt.problem
     assert attempt.offset_um == hold.offset_um == before_um
 
 
-def test_a_correction_out_of_reach_is_not_made(twin: Microscope) -> None:
+def test_a_correction_out_of_reach_is_not_made(drifting_twin: Microscope) -> None:
     """The lens reaches 20 um: at a defocus of 19.5 um it cannot follow a drift of 1.5 um."""
-    hold = hold_of(twin, defocus_um=19.5)
-    twin.set_property("Lens", "Drift-um", -1.5)
+    hold = hold_of(drifting_twin, defocus_um=19.5)
+    drifting_twin.set_property("Lens", "Drift-um", -1.5)
     attempt = hold.attempt(0)
     assert attempt.problem is not None
     assert "out of reach" in attempt.problem
     assert hold.offset_um == 0.0
 
 
-def test_a_sweep_that_would_leave_the_range_is_not_begun(twin: Microscope, monkeypatch: pytest.MonkeyPatch) -> None:
-    hold = hold_of(twin)
+def test_a_sweep_that_would_leave_the_range_is_not_begun(
+    drifting_twin: Microscope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = hold_of(drifting_twin)
     hold.offset_um = 17.0
     moves: list[float] = []
     monkeypatch.setattr(TwinLens, "set_position_um", lambda _lens, val: moves.append(val))
@@ -238,8 +175,8 @@ def test_a_sweep_that_would_leave_the_range_is_not_begun(twin: Microscope, monke
     assert hold.offset_um == 17.0
 
 
-def test_when_the_focus_is_due(twin: Microscope) -> None:
-    hold = hold_of(twin, every=3)
+def test_when_the_focus_is_due(drifting_twin: Microscope) -> None:
+    hold = hold_of(drifting_twin, every=3)
     assert hold.due(0, 0.0, 10.0), "before the first time point"
     hold.offset_um = 17.0  # an attempt that ends at once
     hold.attempt(0)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import scipy.fft
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.optimize import least_squares
 from scipy.signal.windows import tukey
 from scipy.special import j1
@@ -54,6 +54,10 @@ _SHORTEST_PERIOD_UM: Final = 4.0
 _NYQUIST_PART: Final = 0.9
 """Frequencies closer to the camera's limit are aliased."""
 _TAPER: Final = 0.5
+_DIRT_LEVEL: Final = 0.45
+_DIRT_STEADY: Final = 6.0
+_DIRT_MARGIN_PX: Final = 2
+_LARGEST_DIRT: Final = 0.3
 _START_KAPPA: Final = 0.01
 
 
@@ -154,7 +158,9 @@ def sweep_spectra(frames: Sequence[NDArray[Any]], bit_depth: int, optics: SweepO
         ]
     except InferenceError as error:
         raise FocusError(f"the focus cannot be measured: {error}") from error
-    rows, columns = flat[0].shape
+    images = np.stack(flat)
+    images *= ~_dirt(images)
+    rows, columns = images.shape[1:]
     window = np.outer(tukey(rows, _TAPER), tukey(columns, _TAPER))
     power = float((window**2).sum())
     u_y = np.fft.fftfreq(rows, optics.lr_pixel_um)[:, None]
@@ -164,21 +170,21 @@ def sweep_spectra(frames: Sequence[NDArray[Any]], bit_depth: int, optics: SweepO
     ring = np.digitize(radius, edges) - 1
     inside = (ring >= 0) & (ring < len(edges) - 1)
     ring, radius = ring[inside], radius[inside]
-    spectra = np.empty((len(flat), ring.size), np.complex128)
-    for index, image in enumerate(flat):
+    spectra = np.empty((len(images), ring.size), np.complex128)
+    for index, image in enumerate(images):
         centred = image - (image * window).sum() / window.sum()
         spectra[index] = scipy.fft.rfft2(centred * window)[inside] / np.sqrt(power)
     # The window makes neighbouring modes alike: fewer are independent.
     independent = power**2 / float((window**4).sum()) / window.size
     count = len(edges) - 1
-    cross = np.empty((count, len(flat), len(flat)))
+    cross = np.empty((count, len(images), len(images)))
     modes, frequency = np.empty(count), np.empty(count)
     for index in range(count):
         part = spectra[:, ring == index]
         cross[index] = np.real(part @ part.conj().T) / part.shape[1]
         modes[index] = part.shape[1] * independent
         frequency[index] = np.sqrt(np.mean(radius[ring == index] ** 2))
-    return SweepSpectra(cross, modes, frequency, np.stack(flat))
+    return SweepSpectra(cross, modes, frequency, images)
 
 
 def find_focus(spectra: SweepSpectra, z_um: Sequence[float] | Floats, optics: SweepOptics) -> FocusFit:
@@ -204,10 +210,9 @@ def find_focus(spectra: SweepSpectra, z_um: Sequence[float] | Floats, optics: Sw
         The field shows too little, or too few frames are near the focus.
     """
     z = np.asarray(z_um, np.float64)
-    used = np.ones(len(z), bool)
-    start_um = _least_contrast(spectra, z)
+    start_um = _first_guess(spectra, z, optics)
+    used = np.zeros(len(z), bool)
     for _ in range(4):
-        # Narrowed step by step: the first guess can be off by more than the window.
         near = np.abs(z - start_um) <= WINDOW_UM
         if near.sum() < LEAST_FRAMES:
             raise FocusError(
@@ -228,6 +233,16 @@ def find_focus(spectra: SweepSpectra, z_um: Sequence[float] | Floats, optics: Sw
     return fit
 
 
+def _dirt(images: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Find (Y, X) what is dark or bright in every frame and does not change with the focus, as no cell is.
+
+    Its contrast resembles that of the cells here and there, and would be taken for absorption.
+    """
+    level, change = np.abs(images.mean(axis=0)), images.std(axis=0)
+    found = binary_dilation((level > _DIRT_LEVEL) & (level > _DIRT_STEADY * change), iterations=_DIRT_MARGIN_PX)
+    return found if found.mean() < _LARGEST_DIRT else np.zeros_like(found)
+
+
 def _ring_edges(optics: SweepOptics, side_px: int) -> Floats:
     highest = min(
         _NYQUIST_PART * 0.5 / optics.lr_pixel_um,
@@ -245,8 +260,23 @@ def _ring_edges(optics: SweepOptics, side_px: int) -> Floats:
     return np.linspace(lowest, highest, rings + 1)
 
 
-def _least_contrast(spectra: SweepSpectra, z: Floats) -> float:
-    """Guess the focus by the least contrast at the shorter periods, on which absorption has the least effect."""
+def _first_guess(spectra: SweepSpectra, z: Floats, optics: SweepOptics) -> float:
+    """Guess the focus: of the windows along the sweep that see it near their middle, the one that is most certain.
+
+    Where none does, it is the least contrast at the shorter periods. That alone would follow dirt, which is often
+    stronger than the cells and happens to resemble them here and there.
+    """
+    best: FocusFit | None = None
+    for centre_um in np.arange(z.min(), z.max() + 0.1, WINDOW_UM / 2):
+        near = np.abs(z - centre_um) <= WINDOW_UM
+        if near.sum() < LEAST_FRAMES:
+            continue
+        fit = _fit(spectra.subset(near), z[near], optics, float(centre_um))
+        sees_it = abs(fit.z_um - centre_um) <= WINDOW_UM / 2 and z[near].min() <= fit.z_um <= z[near].max()
+        if sees_it and fit.strength >= LEAST_STRENGTH and (best is None or fit.sd_um < best.sd_um):
+            best = fit
+    if best is not None:
+        return best.z_um
     fine = spectra.frequency_per_um > np.median(spectra.frequency_per_um)
     contrast = np.diagonal(spectra.cross, axis1=1, axis2=2)[fine].sum(axis=0)
     order = np.argsort(z)
