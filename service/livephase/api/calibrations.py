@@ -86,8 +86,12 @@ class Calibrations:
         self._thread.refuse_during_run("a calibration cannot start")
         task = _Task(self._microscope, plan, self._folder, self._changed)
         with self._lock:
-            self._thread.start_task(task)
-            self._task = task
+            before, self._task = self._task, task  # it reports as soon as it is started
+            try:
+                self._thread.start_task(task)
+            except ConflictError:
+                self._task = before
+                raise
         return self.status()
 
     def cancel(self) -> CalibrationOut:
