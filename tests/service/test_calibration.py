@@ -208,6 +208,18 @@ def test_a_lens_that_fails_once_is_sent_home(twin: Microscope, monkeypatch: pyte
     assert all(-20 <= position <= 20 for position in calls)
 
 
+def test_a_drive_at_the_end_of_its_range_leaves_no_room(twin: Microscope) -> None:
+    drive = Stage.z_drive(twin)
+    assert drive is not None
+    drive.move(500.0)
+    Stage.lens(twin).move(-15.0)
+    plan = QUICK.model_copy(update={"search_um": 6.0})
+    with pytest.raises(FocusError, match=r"leave room|frames lie within|shows too little|not certain"):
+        DefocusCalibration(twin, plan, ignore).run(time.time_ns())
+    assert drive.position() == 500.0
+    assert Stage.lens(twin).position() == -15.0
+
+
 def test_plans_that_do_not_fit(tmp_path: Path, twin: Microscope) -> None:
     for low, high in ((-25.0, 5.0), (5.0, 5.0), (6.0, -6.0)):
         with pytest.raises(PlanError, match="they must rise within the limits of the lens, -20 to 20"):

@@ -21,7 +21,7 @@ from livephase.acquisition.calibration_plan import CalibrationCancelledError, Ca
 from livephase.acquisition.sweep import optics_of, take_frames
 from livephase.clock import iso_utc
 from livephase.errors import FocusError, PlanError
-from livephase.phase.focus import SYSTEMATIC_UM, find_focus, sweep_spectra
+from livephase.phase.focus import LEAST_FRAMES, SYSTEMATIC_UM, find_focus, sweep_spectra
 from livephase_devices.errors import DeviceError
 from livephase_devices.lens_calibration import CalibrationPoint, LensCalibration
 from livephase_devices.stages import Stage
@@ -259,6 +259,11 @@ class DefocusCalibration:
     # -- both -------------------------------------------------------------------------------------------------
 
     def _focus(self, move: Callable[[int], object], z_um: list[float]) -> FocusFit:
+        if len(z_um) < LEAST_FRAMES:
+            raise FocusError(
+                f"the limits of lens or focus drive leave room for {len(z_um)} frames of a sweep, at least "
+                f"{LEAST_FRAMES} are needed; move the drive to the middle of its range"
+            )
         frames, bit_depth = take_frames(self._microscope, move, len(z_um), self._before_exposure)
         return find_focus(sweep_spectra(frames, bit_depth, self._optics), z_um, self._optics)
 
