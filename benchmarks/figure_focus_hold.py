@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from livephase.acquisition.focus import FocusAttempt
+    from livephase.acquisition.ports import Observer
     from livephase.acquisition.progress import RunState
     from livephase.frames import PhaseResult
     from livephase_devices.frame import CameraFrame
@@ -152,7 +153,7 @@ def simulate(hours: float, every: int, um_per_h: float) -> DriftingSink:
                 sink,
                 microscope=microscope,
                 engine=NoEngine(),
-                observer=Silent(),
+                observer=cast("Observer", Silent()),
                 frame_shape=(SIDE_PX, SIDE_PX),
                 bit_depth=8,
             )
@@ -170,7 +171,7 @@ def main() -> int:
     parser.add_argument("--kept", type=Path, help="JSON with the figures, to draw again without simulating")
     arguments = parser.parse_args()
     if arguments.kept is not None and arguments.kept.exists():
-        kept = json.loads(arguments.kept.read_text(encoding="utf-8"))
+        kept: dict[str, Any] = json.loads(arguments.kept.read_text(encoding="utf-8"))
     else:
         sink = simulate(arguments.hours, arguments.every, arguments.um_per_h)
         kept = {

@@ -74,7 +74,7 @@ class DefocusCalibration:
     """
 
     def __init__(
-        self, microscope: Microscope, plan: CalibrationPlan, progressed: Callable[[CalibrationProgress], None]
+        self, microscope: Microscope, plan: CalibrationPlan, progressed: Callable[[CalibrationProgress], object]
     ) -> None:
         self._microscope = microscope
         self._plan = plan
@@ -227,15 +227,16 @@ class DefocusCalibration:
     def _by_lens(self, utc_ns: int) -> LensCalibration:
         config = self._microscope.config
         scale = config.lens_um_per_unit
-        centre = float(np.clip(config.lens_focus_position, self._low, self._high))
-        half_um, step_um = self._plan.search_um, SEARCH_STEP_UM
-        for _ in range(2):  # search, then closer
+
+        def sweep(centre: float, half_um: float, step_um: float) -> FocusFit:
             positions = centre + np.arange(-half_um, half_um + 0.5 * step_um, step_um) / abs(scale)
             positions = _within(positions, (self._low, self._high))
             z_um = [scale * (float(position) - config.lens_focus_position) for position in positions]
-            fit = self._focus(lambda index, among=positions: self._lens.move(float(among[index])), z_um)
-            centre = float(np.clip(config.position_of(fit.z_um), self._low, self._high))
-            half_um, step_um = NARROW_UM, NARROW_STEP_UM
+            return self._focus(lambda index: self._lens.move(float(positions[index])), z_um)
+
+        centre = float(np.clip(config.lens_focus_position, self._low, self._high))
+        found = sweep(centre, self._plan.search_um, SEARCH_STEP_UM)
+        fit = sweep(float(np.clip(config.position_of(found.z_um), self._low, self._high)), NARROW_UM, NARROW_STEP_UM)
         focus = config.position_of(fit.z_um)
         if fit.sd_um > LARGEST_SD_UM or not self._low <= focus <= self._high:
             raise FocusError(f"the focus at position {focus:.4g} +- {fit.sd_um / abs(scale):.2g} is not certain")

@@ -19,12 +19,14 @@ from livephase_devices.errors import LivephaseError
 from livephase_devices.lens_calibration import ActiveCalibration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from livephase.acquisition.calibration_plan import CalibrationPlan, CalibrationProgress
     from livephase.acquisition.thread import AcquisitionThread
     from livephase.api.publisher import Publisher
     from livephase.api.runs import Runs
+    from livephase.api.schemas import CalibrationState
     from livephase_devices.microscope import Microscope
 
 log = logging.getLogger(__name__)
@@ -177,8 +179,10 @@ class _Task:
 
     name = "the defocus calibration"
 
-    def __init__(self, microscope: Microscope, plan: CalibrationPlan, folder: Path, changed: Any) -> None:
-        self.state = "running"
+    def __init__(
+        self, microscope: Microscope, plan: CalibrationPlan, folder: Path, changed: Callable[[], object]
+    ) -> None:
+        self.state: CalibrationState = "running"
         self.result: ActiveCalibration | None = None
         self.error: str | None = None
         self._folder = folder

@@ -100,6 +100,9 @@ class Estimate(BaseModel):
     disk_free_bytes: int
 
 
+CalibrationState = Literal["none", "running", "completed", "failed", "cancelled"]
+
+
 class CalibrationToUse(BaseModel):
     """The calibration to use."""
 
@@ -113,7 +116,7 @@ class CalibrationOut(BaseModel):
 
     model_config = _FROZEN
 
-    state: Literal["none", "running", "completed", "failed", "cancelled"]
+    state: CalibrationState
     exposures: int
     expected: int = Field(description="Exposures in all; corrected on the way.")
     points: list[tuple[float, float]] = Field(description="Lens position and measured defocus in um, so far.")

@@ -20,7 +20,7 @@ weak objects): so only frames near the focus are used, and the scale of z must b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import scipy.fft
@@ -211,20 +211,12 @@ def find_focus(spectra: SweepSpectra, z_um: Sequence[float] | Floats, optics: Sw
     """
     z = np.asarray(z_um, np.float64)
     start_um = _first_guess(spectra, z, optics)
-    used = np.zeros(len(z), bool)
-    for _ in range(4):
-        near = np.abs(z - start_um) <= WINDOW_UM
-        if near.sum() < LEAST_FRAMES:
-            raise FocusError(
-                f"only {int(near.sum())} of the frames lie within {WINDOW_UM:g} um of the focus, which seems to be at "
-                f"{start_um:.3g} um of the sweep from {z.min():.4g} to {z.max():.4g} um; at least {LEAST_FRAMES} are "
-                "needed: sweep around the focus, in steps of 1 to 2 um"
-            )
-        fit = _fit(spectra.subset(near), z[near], optics, start_um)
-        settled = bool((near == used).all())
-        used, start_um = near, float(np.clip(fit.z_um, z.min(), z.max()))
-        if settled:
+    fit = _fit_near(spectra, z, optics, start_um)
+    for _ in range(3):  # until the frames that are used are those near the focus
+        before_um, start_um = start_um, float(np.clip(fit.z_um, z.min(), z.max()))
+        if ((np.abs(z - start_um) <= WINDOW_UM) == (np.abs(z - before_um) <= WINDOW_UM)).all():
             break
+        fit = _fit_near(spectra, z, optics, start_um)
     if fit.strength < LEAST_STRENGTH:
         raise FocusError(
             f"the field shows too little to find the focus (strength {fit.strength:.1f}, at least "
@@ -233,13 +225,25 @@ def find_focus(spectra: SweepSpectra, z_um: Sequence[float] | Floats, optics: Sw
     return fit
 
 
+def _fit_near(spectra: SweepSpectra, z: Floats, optics: SweepOptics, start_um: float) -> FocusFit:
+    near = np.abs(z - start_um) <= WINDOW_UM
+    if near.sum() < LEAST_FRAMES:
+        raise FocusError(
+            f"only {int(near.sum())} of the frames lie within {WINDOW_UM:g} um of the focus, which seems to be at "
+            f"{start_um:.3g} um of the sweep from {z.min():.4g} to {z.max():.4g} um; at least {LEAST_FRAMES} are "
+            "needed: sweep around the focus, in steps of 1 to 2 um"
+        )
+    return _fit(spectra.subset(near), z[near], optics, start_um)
+
+
 def _dirt(images: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Find (Y, X) what is dark or bright in every frame and does not change with the focus, as no cell is.
 
     Its contrast resembles that of the cells here and there, and would be taken for absorption.
     """
     level, change = np.abs(images.mean(axis=0)), images.std(axis=0)
-    found = binary_dilation((level > _DIRT_LEVEL) & (level > _DIRT_STEADY * change), iterations=_DIRT_MARGIN_PX)
+    steady = (level > _DIRT_LEVEL) & (level > _DIRT_STEADY * change)
+    found = np.asarray(binary_dilation(steady, iterations=_DIRT_MARGIN_PX), np.bool_)
     return found if found.mean() < _LARGEST_DIRT else np.zeros_like(found)
 
 
@@ -327,7 +331,8 @@ def _fit(spectra: SweepSpectra, z: Floats, optics: SweepOptics, start_um: float)
     focus_um, kappa = (float(value) for value in found.x)
     freedom = max(data.size - 3 * len(spectra.modes) - 2, 1)
     left = max(2 * float(found.cost) / freedom, 1.0)
-    covariance = np.linalg.pinv(found.jac.T @ found.jac) * left
+    jacobian = np.asarray(cast("Any", found.jac), np.float64)
+    covariance = np.linalg.pinv(jacobian.T @ jacobian) * left
     without = float(np.sum(unexplained(focus_um, kappa, phase=False) ** 2))
     return FocusFit(
         z_um=focus_um,
