@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from livephase_devices.errors import MicroscopeConfigError
+from livephase_devices.lens_calibration import RANGE_TOLERANCE_UM, ActiveCalibration
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -35,9 +36,9 @@ class MicroscopeConfig(BaseModel):
         Name shown to people and stored with every run.
     cfg : Path
         Micro-Manager configuration file, or the name of a bundled one such as ``twin.cfg``.
-    camera, lens, xy_stage : str
+    camera, lens, z_drive, xy_stage : str
         Micro-Manager device labels of the roles. ``lens`` is any Micro-Manager stage, or a numeric property
-        ``"Device.Property"``.
+        ``"Device.Property"``; ``z_drive`` a focus drive of known scale, with which the lens can be calibrated.
     wavelength_um : float
         Centre wavelength of the illumination in um.
     objective_na : float
@@ -48,6 +49,14 @@ class MicroscopeConfig(BaseModel):
         Camera pixel at the specimen in um.
     lens_um_per_unit, lens_focus_position : float
         ``defocus_um = (position - lens_focus_position) * lens_um_per_unit``.
+    lens_unit : str
+        Unit of the lens' positions, e.g. ``"mA"`` or ``"dpt"``; for people.
+    lens_calibration : ActiveCalibration or None
+        A measured calibration, in the TOML the name of its file; it takes the place of the two numbers above.
+    lens_temperature : str or None
+        Property ``"Device.Property"`` that states the temperature of the lens in degrees C.
+    z_drive_um_per_unit : float
+        um of defocus for each unit of the drive, e.g. -1 where larger positions lower the lens focus.
     lens_settle_s : float
         Wait after the lens reports that it has arrived, in s.
     recorded_properties : tuple of str
@@ -62,6 +71,7 @@ class MicroscopeConfig(BaseModel):
     cfg: Path
     camera: str
     lens: str | None = None
+    z_drive: str | None = None
     xy_stage: str | None = None
     wavelength_um: PositiveFloat
     objective_na: Annotated[float, Field(gt=0, lt=2)]
@@ -69,6 +79,10 @@ class MicroscopeConfig(BaseModel):
     lr_pixel_um: PositiveFloat
     lens_um_per_unit: FiniteFloat = 1.0
     lens_focus_position: FiniteFloat = 0.0
+    lens_unit: Annotated[str, Field(min_length=1, max_length=20)] = "um"
+    lens_calibration: ActiveCalibration | None = None
+    lens_temperature: str | None = None
+    z_drive_um_per_unit: FiniteFloat = 1.0
     lens_settle_s: Annotated[float, Field(ge=0, le=60)] = 0.0
     recorded_properties: tuple[str, ...] = ()
     call_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
@@ -79,12 +93,17 @@ class MicroscopeConfig(BaseModel):
         bundled = CONFIG_FOLDER / cfg
         return bundled if not cfg.exists() and cfg.name == str(cfg) and bundled.is_file() else cfg
 
-    @field_validator("lens_um_per_unit")
+    @field_validator("lens_um_per_unit", "z_drive_um_per_unit")
     @classmethod
     def _not_zero(cls, value: float) -> float:
         if value == 0.0:
-            raise ValueError("must not be 0: the lens would have no effect")
+            raise ValueError("must not be 0: the device would have no effect")
         return value
+
+    @field_validator("lens_temperature")
+    @classmethod
+    def _one_property(cls, name: str | None) -> str | None:
+        return name if name is None else cls._device_dot_property((name,))[0]
 
     @field_validator("recorded_properties")
     @classmethod
@@ -105,7 +124,7 @@ class MicroscopeConfig(BaseModel):
         ----------
         path : Path or str
             The TOML file, or the name of a bundled one such as ``"twin.toml"``. A relative ``cfg`` in it is
-            looked for beside the TOML, then among the bundled configurations.
+            looked for beside the TOML, then among the bundled configurations; ``lens_calibration`` beside the TOML.
 
         Raises
         ------
@@ -133,11 +152,52 @@ class MicroscopeConfig(BaseModel):
         values = cast("dict[str, Any]", table)
         if isinstance(values.get("cfg"), str):
             values = {**values, "cfg": _resolve_cfg(Path(values["cfg"]), path)}
+        if "lens_calibration" in values:
+            values = {**values, **_calibrated(values, path)}
         try:
-            return cls.model_validate(values)
+            config = cls.model_validate(values)
         except ValidationError as error:
             problems = "; ".join(_problem(detail) for detail in error.errors())
             raise MicroscopeConfigError(f"[microscope] {problems}", source) from error
+        active = config.lens_calibration
+        return config if active is None else config.calibrated_by(active)
+
+    def calibrated_by(self, active: ActiveCalibration) -> Self:
+        """Return the configuration with a calibration in the place of the lens' two numbers.
+
+        Raises
+        ------
+        MicroscopeConfigError
+            The calibration is of another lens.
+        """
+        made = active.calibration
+        if made.lens != self.lens:
+            raise MicroscopeConfigError(
+                f"this calibration is of the lens {made.lens!r} of {made.microscope!r}, the lens here is "
+                f"{self.lens!r}; calibrate this one",
+                active.file,
+            )
+        return self.model_copy(
+            update={
+                "lens_calibration": active,
+                "lens_um_per_unit": made.um_per_unit,
+                "lens_focus_position": made.focus_position,
+                "lens_unit": made.unit,
+            }
+        )
+
+    def uncalibrated_range_problem(self, defocus_um: float) -> str | None:
+        """Say why a defocus lies outside what the lens was calibrated for; None where it does not."""
+        active = self.lens_calibration
+        if active is None:
+            return None
+        low, high = active.calibration.defocus_range_um
+        if low - RANGE_TOLERANCE_UM <= defocus_um <= high + RANGE_TOLERANCE_UM:
+            return None
+        return (
+            f"a defocus of {defocus_um:g} um is outside the calibrated range of the lens, {low:.4g} to {high:.4g} um "
+            f"({active.file} of {active.calibration.date_utc[:10]}); calibrate over a wider range or stay within it"
+        )
 
     def position_of(self, defocus_um: float) -> float:
         """Return the lens position, in the lens' own unit, that gives ``defocus_um``."""
@@ -160,6 +220,22 @@ def _resolve_cfg(cfg: Path, toml: Path) -> Path:
         f"{', '.join(bundled_names('.cfg'))}",
         str(toml),
     )
+
+
+def _calibrated(values: dict[str, Any], toml: Path) -> dict[str, Any]:
+    """Read the calibration that a TOML names beside it."""
+    name = values["lens_calibration"]
+    if not isinstance(name, str):
+        raise MicroscopeConfigError(
+            f"[microscope] lens_calibration = {name!r}: give the name of a file made by 'livephase calibrate'",
+            str(toml),
+        )
+    both = [key for key in ("lens_um_per_unit", "lens_focus_position") if key in values]
+    if both:
+        raise MicroscopeConfigError(
+            f"[microscope] gives both lens_calibration and {' and '.join(both)}; remove one or the other", str(toml)
+        )
+    return {"lens_calibration": ActiveCalibration.load(toml.parent / name)}
 
 
 def _problem(detail: ErrorDetails) -> str:

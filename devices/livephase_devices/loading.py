@@ -73,6 +73,7 @@ def load(core: UniMMCore, config: MicroscopeConfig) -> dict[str, tuple[str, str]
         failed.raise_first()
     _check_initialised(core, config)
     check_role(core, config, "camera", config.camera, DeviceType.Camera)
+    check_role(core, config, "z_drive", config.z_drive, DeviceType.Stage)
     check_role(core, config, "xy_stage", config.xy_stage, DeviceType.XYStage)
     core.setCameraDevice(config.camera)
     return _find_recorded(core, config)
@@ -123,7 +124,8 @@ def check_role(core: UniMMCore, config: MicroscopeConfig, role: str, label: str 
 
 def _find_recorded(core: UniMMCore, config: MicroscopeConfig) -> dict[str, tuple[str, str]]:
     recorded: dict[str, tuple[str, str]] = {}
-    for full_name in config.recorded_properties:
+    temperature = () if config.lens_temperature is None else (config.lens_temperature,)
+    for full_name in (*config.recorded_properties, *temperature):
         found = find_property(core, full_name)
         if found is None:
             label, _, name = full_name.partition(".")
@@ -135,7 +137,8 @@ def _find_recorded(core: UniMMCore, config: MicroscopeConfig) -> dict[str, tuple
             raise PropertyError(
                 f"the property {found[1]!r} is {value!r}: only numbers can be recorded with every frame", found[0]
             ) from None
-        recorded[full_name] = found
+        if full_name in config.recorded_properties:
+            recorded[full_name] = found
     return recorded
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from livephase_devices.config import MicroscopeConfig
+    from livephase_devices.lens_calibration import ActiveCalibration
 
 __all__ = ["CameraFrame", "DeviceInfo", "Microscope", "MicroscopeState", "PropertyInfo", "PropertyValue"]
 
@@ -50,7 +51,7 @@ class Microscope:
     """
 
     def __init__(self, config: MicroscopeConfig) -> None:
-        self.config = config
+        self.config = self._given = config
         self._thread: OwnerThread | None = None
         self._session: CoreSession | None = None
         self._sequence: Sequence | None = None
@@ -263,13 +264,37 @@ class Microscope:
             The lens did not arrive.
         """
 
-        def move() -> float:
-            session = self._loaded()
-            lens = session.require_lens()
-            with self._suspended():
-                return lens.move(um)
+        def move(session: CoreSession) -> float:
+            return session.require_lens().move(um)
 
-        return self._call(self.config.lens or self.config.name, "move", move)
+        return self.call(self.config.lens or self.config.name, "move", move)
+
+    def set_lens_calibration(self, active: ActiveCalibration | None) -> None:
+        """Let a calibration say what the lens' positions are in um of defocus; None: the configuration's own.
+
+        The lens does not move.
+
+        Raises
+        ------
+        MicroscopeConfigError
+            It is the calibration of another lens.
+        """
+        config = self._given if active is None else self._given.calibrated_by(active)
+
+        def change(session: CoreSession) -> None:
+            self.config = session.config = config
+
+        self.call(config.name, "take over the calibration", change)
+
+    def call(self, device: str, action: str, function: Callable[[CoreSession], T]) -> T:
+        """Run a function of the loaded session on the owner thread; a running sequence pauses for it."""
+
+        def suspended() -> T:
+            session = self._loaded()
+            with self._suspended():
+                return function(session)
+
+        return self._call(device, action, suspended)
 
     # -- state and properties ---------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from livephase_devices.errors import (
     PropertyError,
 )
 from livephase_devices.frame import CameraFrame
-from livephase_devices.lens.role import find_lens
+from livephase_devices.lens.role import StageLens, find_lens
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -64,6 +64,8 @@ class CoreSession:
     ----------
     lens : Lens or None
         What sets the defocus; None before loading, and where the configuration names none.
+    z_drive : StageLens or None
+        The focus drive that the lens is calibrated with; None likewise.
     """
 
     def __init__(self, config: MicroscopeConfig, thread: OwnerThread) -> None:
@@ -75,6 +77,7 @@ class CoreSession:
         self._unreadable: set[str] = set()
         self._recorded: dict[str, tuple[str, str]] = {}
         self.lens: Lens | None = None
+        self.z_drive: StageLens | None = None
         self.core = UniMMCore()
         # Python callbacks from the core's own threads are what aborts the process at exit ("FATAL: exception not
         # rethrown"). CMMCorePlus overrides this call with a refusal; the method below it is Micro-Manager's own.
@@ -89,6 +92,8 @@ class CoreSession:
         with self.touching(self.config.cfg.name, "load", _LOAD_FACTOR * self.config.call_timeout_s):
             self._recorded = loading.load(self.core, self.config)
             self.lens = find_lens(self)
+            if self.config.z_drive is not None:
+                self.z_drive = StageLens(self, self.config.z_drive, settle_s=0.0)
         self.camera_is_python = self.core.isPyDevice(self.config.camera)
         self._check_pixel_format()
 
@@ -284,6 +289,12 @@ class CoreSession:
                 self.config.name,
             )
         return self.lens
+
+    def require_z_drive(self) -> StageLens:
+        """Return the focus drive; DeviceNotFoundError where the microscope has none."""
+        if self.z_drive is None:
+            raise DeviceNotFoundError('has no focus drive: add z_drive = "<label of a stage>"', self.config.name)
+        return self.z_drive
 
     def confirmed_defocus_um(self) -> float | None:
         """Wait until the lens rests, and return its defocus in um; None without a lens."""

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from livephase.calibrate_cli import calibrate
 from livephase.collect_cli import collect
 from livephase.doctor_cli import doctor
 from livephase.evaluate_cli import evaluate
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(models, name="models")
 app.add_typer(illumination, name="illumination")
+app.command()(calibrate)
 app.command()(collect)
 app.command()(doctor)
 app.command()(evaluate)

@@ -9,9 +9,11 @@
     │   └── ModelNotFoundError   no model of that name                    404
     ├── InferenceError       the worker could not compute a phase         503
     │   └── WorkerDiedError      the worker process ended under the frame 503
+    ├── FocusError           the focus could not be measured              422
     ├── StorageError         a run could not be written or read           507
     ├── PlanError            a plan cannot be run                         422
     ├── RunNotFoundError     no run of that id                            404
+    ├── CalibrationNotFoundError  no calibration of that name             404
     └── ConflictError        the request does not fit the present state   409
 """
 
@@ -66,6 +68,14 @@ class WorkerDiedError(InferenceError):
     title = "Inference worker ended"
 
 
+class FocusError(LivephaseError):
+    """The focus could not be measured in these frames."""
+
+    status = 422
+    slug = "focus"
+    title = "Focus not found"
+
+
 class StorageError(LivephaseError):
     """A run could not be written or read."""
 
@@ -88,6 +98,14 @@ class RunNotFoundError(LivephaseError):
     status = 404
     slug = "run-not-found"
     title = "No such run"
+
+
+class CalibrationNotFoundError(LivephaseError):
+    """No calibration has that name."""
+
+    status = 404
+    slug = "calibration-not-found"
+    title = "No such calibration"
 
 
 class ConflictError(LivephaseError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from livephase.acquisition.focus import OFFSET
 from livephase.acquisition.plan import AcquisitionPlan
 from livephase.acquisition.progress import ENDED
 from livephase.acquisition.runner import Run
@@ -25,12 +26,24 @@ from livephase_devices.microscope import Microscope
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from livephase.acquisition.focus import FocusAttempt
     from livephase.acquisition.progress import LiveStatus, RunProgress
     from livephase.frames import PhaseResult
     from livephase_devices.frame import CameraFrame
 
 DEADLINE_S = 90.0
 HERE = Path(__file__).parent
+DRIFTING = """
+#py pyDevice,Camera,livephase_devices.twin.camera,TwinCamera
+#py pyDevice,Lens,livephase_devices.twin.lens,TwinLens
+#py Property,Camera,OnCameraCCDXSize,112
+#py Property,Camera,OnCameraCCDYSize,112
+#py Property,Camera,StartTime-h,20
+Property,Core,Initialize,1
+#py Property,Camera,Exposure,20
+#py Property,Camera,AbsorptionPerRad,0.02
+#py Property,Lens,SettlingTime-ms,0
+"""
 
 
 @dataclass
@@ -42,6 +55,7 @@ class Watcher:
     frames: list[tuple[CameraFrame, PhaseResult | None, int | None]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     submitted: list[bool] = field(default_factory=list)
+    attempts: list[FocusAttempt] = field(default_factory=list)
 
     def run_changed(self, progress: RunProgress) -> None:
         """Keep it."""
@@ -54,6 +68,11 @@ class Watcher:
     def live_frame(self, *, submitted: bool) -> None:
         """Keep whether it was submitted."""
         self.submitted.append(submitted)
+
+    def focus_measured(self, run_id: str, attempt: FocusAttempt) -> None:
+        """Keep it."""
+        assert run_id
+        self.attempts.append(attempt)
 
     def time_point_done(self, *, late_s: float, write_s: float) -> None:
         """Check the times."""
@@ -128,7 +147,7 @@ class Bench:
             dtype="uint8",
             lr_pixel_um=2.6,
             defocus_um=wanted.defocus_um,
-            recorded=(LATE,),
+            recorded=(LATE, *(() if wanted.focus_every is None else (OFFSET,))),
         )
         run = Run(
             run_id,
@@ -194,3 +213,52 @@ def scripted(
             Bench.hold(False)
             thread.close("the test ended")
     assert not thread.alive
+
+
+@dataclass
+class DriftingWatcher(Watcher):
+    """Lets the lens drift after every time point."""
+
+    microscope: Microscope | None = None
+    um_per_time_point: float = 0.0
+    drifted_um: float = 0.0
+    true_um: list[float] = field(default_factory=list[float])
+
+    def time_point_done(self, *, late_s: float, write_s: float) -> None:
+        """Read the truth of the frame that was just written, then drift."""
+        assert self.microscope is not None
+        self.true_um.append(float(self.microscope.get_property("Camera", "TrueDefocus-um")))
+        self.drifted_um += self.um_per_time_point
+        self.microscope.set_property("Lens", "Drift-um", self.drifted_um)
+
+
+@pytest.fixture
+def drifting_twin(tmp_path: Path, no_leaks: None) -> Iterator[Microscope]:
+    cfg = tmp_path / "twin.cfg"
+    cfg.write_text(DRIFTING, encoding="utf-8")
+    config = MicroscopeConfig(
+        name="drifting twin",
+        cfg=cfg,
+        camera="Camera",
+        lens="Lens",
+        wavelength_um=0.55,
+        objective_na=0.4,
+        coherence=0.3,
+        lr_pixel_um=2.6,
+        call_timeout_s=60.0,
+    )
+    with Microscope(config) as microscope:
+        yield microscope
+
+
+@pytest.fixture
+def drifting(drifting_twin: Microscope, tmp_path: Path, untrained_model: Path) -> Iterator[Bench]:
+    """A bench whose lens drifts; phase is not what is tested here, so its worker is not started."""
+    watcher = DriftingWatcher(microscope=drifting_twin)
+    engine = InferenceClient(untrained_model, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55)
+    thread = AcquisitionThread(drifting_twin, engine, watcher)
+    thread.start()
+    try:
+        yield Bench(drifting_twin, engine, watcher, thread, tmp_path)
+    finally:
+        thread.close("the test ended")

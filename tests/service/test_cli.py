@@ -50,7 +50,8 @@ def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *words: s
 def test_help_lists_the_commands(cli: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = cli("--help")
     assert done.returncode == 0
-    for command in ("demo", "serve", "reconstruct", "simulate", "tie", "train", "evaluate", "models", "doctor"):
+    known = ("demo", "serve", "calibrate", "reconstruct", "simulate", "tie", "train", "evaluate", "models", "doctor")
+    for command in known:
         assert command in done.stdout
 
 

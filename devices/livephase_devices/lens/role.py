@@ -16,8 +16,8 @@ from livephase_devices.errors import DeviceError, PropertyError, PropertyNotFoun
 if TYPE_CHECKING:
     from livephase_devices.session import CoreSession
 
-LENS_TOLERANCE_UM = 0.5
-"""A lens that stops further than this from where it was sent has not arrived."""
+TOLERANCE_UM = 0.5
+"""A lens or drive that stops further than this from where it was sent has not arrived."""
 
 
 class Lens(ABC):
@@ -29,15 +29,18 @@ class Lens(ABC):
         The loaded core.
     label : str
         Label of the device.
+    settle_s : float
+        Wait after the device reports that it has arrived, in s.
 
     Notes
     -----
     Errors of all methods: ``DeviceError`` and ``DeviceTimeoutError``, which name the device.
     """
 
-    def __init__(self, session: CoreSession, label: str) -> None:
+    def __init__(self, session: CoreSession, label: str, settle_s: float) -> None:
         self._session = session
         self._core = session.core
+        self._settle_s = settle_s
         self.label = label
 
     # -- in the device's own unit -----------------------------------------------------------------------------
@@ -58,12 +61,12 @@ class Lens(ABC):
 
     def go(self, position: float, action: str) -> float:
         """Go to a position, wait until the device rests and has settled; return the position that it reports."""
-        session, config = self._session, self._session.config
+        session = self._session
         with session.touching(self.label, action):
             self._write(position)
         session.wait_until_rests(self.label)
-        with session.touching(self.label, "settle", config.lens_settle_s + config.call_timeout_s):
-            time.sleep(config.lens_settle_s)
+        with session.touching(self.label, "settle", self._settle_s + session.config.call_timeout_s):
+            time.sleep(self._settle_s)
         return self.position()
 
     # -- in um of defocus -------------------------------------------------------------------------------------
@@ -73,12 +76,13 @@ class Lens(ABC):
         return self._session.config.defocus_of(self.position())
 
     def limits_um(self) -> tuple[float, float] | None:
-        """Lowest and highest defocus in um; None where the device states no limits."""
-        limits = self.limits()
-        if limits is None:
-            return None
-        low, high = sorted(self._session.config.defocus_of(end) for end in limits)
-        return low, high
+        """Lowest and highest defocus in um: of the device, where it states limits, and of its calibration."""
+        active, ends = self._session.config.lens_calibration, self.limits()
+        calibrated = None if active is None else active.calibration.defocus_range_um
+        if ends is None:
+            return calibrated
+        low, high = sorted(self._session.config.defocus_of(end) for end in ends)
+        return (low, high) if calibrated is None else (max(low, calibrated[0]), min(high, calibrated[1]))
 
     def move(self, defocus_um: float) -> float:
         """Move to a defocus, wait until the device rests and has settled; return the confirmed defocus in um.
@@ -86,20 +90,23 @@ class Lens(ABC):
         Raises
         ------
         PropertyError
-            ``defocus_um`` is not finite or outside the limits; the device was not moved.
+            ``defocus_um`` is not finite, outside the limits or not calibrated; the device was not moved.
         DeviceError
             The device did not arrive.
         """
         config = self._session.config
         if not math.isfinite(defocus_um):
             raise PropertyError(f"a defocus of {defocus_um} um is not a number to move to", self.label)
+        uncalibrated = config.uncalibrated_range_problem(defocus_um)
+        if uncalibrated is not None:
+            raise PropertyError(uncalibrated, self.label)
         limits = self.limits_um()
         if limits is not None and not limits[0] - 1e-9 <= defocus_um <= limits[1] + 1e-9:
             raise PropertyError(
                 f"a defocus of {defocus_um:g} um is outside its range of {limits[0]:g} to {limits[1]:g} um", self.label
             )
         confirmed_um = config.defocus_of(self.go(config.position_of(defocus_um), f"move to {defocus_um:g} um"))
-        if abs(confirmed_um - defocus_um) > LENS_TOLERANCE_UM:
+        if abs(confirmed_um - defocus_um) > TOLERANCE_UM:
             raise DeviceError(
                 f"was sent to a defocus of {defocus_um:g} um but reports {confirmed_um:g} um; "
                 "check that it is powered and not blocked",
@@ -146,8 +153,8 @@ class PropertyLens(Lens):
         The property is no number, cannot be set at run time, or has a choice of values instead of a range.
     """
 
-    def __init__(self, session: CoreSession, label: str, name: str) -> None:
-        super().__init__(session, label)
+    def __init__(self, session: CoreSession, label: str, name: str, settle_s: float) -> None:
+        super().__init__(session, label, settle_s)
         self._name = name
         info = props.describe(session, label, name)
         why = None
@@ -194,7 +201,7 @@ def find_lens(session: CoreSession) -> Lens | None:
     if wanted not in labels:
         found = props.find_property(core, wanted)
         if found is not None:
-            return PropertyLens(session, *found)
+            return PropertyLens(session, *found, session.config.lens_settle_s)
         for label in labels:
             if wanted.startswith(f"{label}."):
                 known = ", ".join(core.getDevicePropertyNames(label))
@@ -202,4 +209,4 @@ def find_lens(session: CoreSession) -> Lens | None:
                     f"the role lens names its property {wanted[len(label) + 1 :]!r}, but it only has {known}", label
                 )
     loading.check_role(core, session.config, "lens", wanted, DeviceType.Stage)
-    return StageLens(session, wanted)
+    return StageLens(session, wanted, session.config.lens_settle_s)

@@ -21,11 +21,11 @@ BINNING = 4
 """HR pixels per camera pixel along an axis."""
 
 
-class Lens(Protocol):
-    """What the light sees of a lens."""
+class Focusing(Protocol):
+    """What the light sees of a lens or a focus drive."""
 
     def optical_defocus_um(self) -> float:
-        """Return the true defocus at this moment in um, drift included."""
+        """Return what it adds to the true defocus at this moment in um, drift included."""
         ...
 
 
@@ -34,11 +34,12 @@ class Bench:
 
     def __init__(self) -> None:
         self.members = 0
-        self.lens: Lens | None = None
+        self.lens: Focusing | None = None
+        self.drive: Focusing | None = None
 
     def defocus_um(self) -> float:
-        """Return the true defocus at this moment in um; 0 without a lens."""
-        return 0.0 if self.lens is None else self.lens.optical_defocus_um()
+        """Return the true defocus at this moment in um: what lens and drive add up to, 0 without either."""
+        return sum(part.optical_defocus_um() for part in (self.lens, self.drive) if part is not None)
 
 
 _lock = threading.Lock()

@@ -24,6 +24,8 @@ class AcquisitionPlan(BaseModel):
         Distance of the lens focus above the specimen at which every frame is taken.
     exposure_ms : float or None
         Exposure of every frame; None keeps the camera's present one.
+    focus_every : int or None
+        The focus is measured, and the lens corrected, before the first time point and then every so many; None: never.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -33,6 +35,9 @@ class AcquisitionPlan(BaseModel):
     interval_s: float = Field(ge=0, le=604_800, description="Seconds between the starts of two time points.")
     defocus_um: float = Field(ge=-1000, le=1000, description="Defocus of every frame, um.")
     exposure_ms: float | None = Field(default=None, gt=0, le=600_000, description="Exposure, ms.")
+    focus_every: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Measure and correct the focus every so many time points."
+    )
 
     @property
     def duration_s(self) -> float:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from livephase.acquisition.focus import FocusAttempt
     from livephase.acquisition.lamp import FrameLight
     from livephase.acquisition.progress import Counters, LiveStatus, RunProgress, RunState
     from livephase.frames import PhaseResult
@@ -70,6 +71,10 @@ class RunSink(Protocol):
         """Record that time point ``index`` has a raw frame but no phase."""
         ...
 
+    def note_focus(self, attempt: FocusAttempt, *, utc_ns: int) -> None:
+        """Record an attempt to measure the focus. StorageError when it cannot be."""
+        ...
+
     def finish(self, state: RunState, reason: str | None, *, raw_reason: str, phase_reason: str) -> None:
         """Close the store; time points without a record are recorded missing with the two reasons."""
         ...
@@ -88,6 +93,10 @@ class Observer(Protocol):
 
     def live_frame(self, *, submitted: bool) -> None:
         """Note that live mode took a frame, and gave it to the engine or dropped it."""
+        ...
+
+    def focus_measured(self, run_id: str, attempt: FocusAttempt) -> None:
+        """Note that a run measured its focus, or failed to."""
         ...
 
     def time_point_done(self, *, late_s: float, write_s: float) -> None:

@@ -7,10 +7,10 @@
                        ├─ failed         the camera gave no frame for too long, or the store cannot be written
                        └─ interrupted    the service was stopped
 
-For every time point: wait until it is due, confirm the defocus, take a frame, make the raw frame durable,
-hand it to the phase writer. Nothing is dropped: a slow disk makes the next time point late, and a slow or
-dead engine leaves phase to be backfilled. A device error is retried and then recorded as a gap of that time
-point; later frames keep their own index.
+For every time point: wait until it is due (and hold the focus in the wait, where the plan says so), confirm the
+defocus, take a frame, make the raw frame durable, hand it to the phase writer. Nothing is dropped: a slow disk makes
+the next time point late, and a slow or dead engine leaves phase to be backfilled. A device error is retried and then
+recorded as a gap of that time point; later frames keep their own index.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from livephase.acquisition.focus import OFFSET, FocusHold
 from livephase.acquisition.lamp import LampMonitor
 from livephase.acquisition.phase_writer import PhaseWriter
 from livephase.acquisition.progress import RunProgress
@@ -122,6 +124,9 @@ class Run:
         self._stop_reason = ""
         self._clock_warned = False
         self._device_fault: str | None = None
+        self._focus: FocusHold | None = None
+        if plan.focus_every is not None:
+            self._focus = FocusHold(microscope, plan.focus_every, plan.defocus_um, self._stop.is_set)
 
     @property
     def progress(self) -> RunProgress:
@@ -200,6 +205,7 @@ class Run:
                 self._microscope.set_exposure_ms(self.plan.exposure_ms)
             except DeviceError as error:
                 return str(error)
+        self._hold_focus(0)
         schedule = Schedule(time.monotonic_ns(), self.plan.interval_s, self.plan.time_points)
         with self._lock:
             self._schedule = schedule
@@ -209,7 +215,7 @@ class Run:
         gaps_in_a_row = 0
         last_frame_s = time.monotonic()
         for index in range(self.plan.time_points):
-            if self._stop.wait(schedule.wait_s(index, time.monotonic_ns())):
+            if not self._wait(index, schedule):
                 return None
             begun_s = time.monotonic()
             frame, reason = self._take()
@@ -231,6 +237,31 @@ class Run:
             self._observer.run_changed(self.progress)
         return None
 
+    def _wait(self, index: int, schedule: Schedule) -> bool:
+        """Wait until a time point is due, and hold the focus meanwhile; False when the run was asked to end."""
+        wait_s = schedule.wait_s(index, time.monotonic_ns())
+        if index and self._focus is not None and self._focus.due(index, wait_s, self.plan.interval_s):
+            # As late as it can be without making the time point late, so that the correction is fresh.
+            if self._stop.wait(max(0.0, wait_s - self._focus.needs_s)):
+                return False
+            self._hold_focus(index)
+        return not self._stop.wait(schedule.wait_s(index, time.monotonic_ns()))
+
+    def _hold_focus(self, index: int) -> None:
+        """Measure the focus before a time point, and tell how it went; never raises."""
+        if self._focus is None:
+            return
+        attempt = self._focus.attempt(index)
+        if self._stop.is_set() and attempt.problem is not None:
+            return
+        try:
+            self._sink.note_focus(attempt, utc_ns=self._anchor.utc_ns_at(time.monotonic_ns()))
+        except StorageError as error:
+            self._observer.fault(str(error))
+        self._observer.focus_measured(self.run_id, attempt)
+        if attempt.problem is not None:
+            self._observer.fault(f"before time point {index} the focus was not corrected: {attempt.problem}")
+
     def _take(self) -> tuple[CameraFrame | None, str]:
         """Confirm the defocus and take one frame; after ``ATTEMPTS`` errors None and the last error."""
         reason = ""
@@ -239,8 +270,9 @@ class Run:
                 break
             try:
                 if self._microscope.config.lens is not None:
-                    self._microscope.set_defocus_um(self.plan.defocus_um)  # fails where the lens stands elsewhere
-                frame = self._microscope.snap()
+                    # fails where the lens stands elsewhere
+                    self._microscope.set_defocus_um(self.plan.defocus_um + self._focus_offset_um)
+                frame = self._corrected(self._microscope.snap())
             except DeviceError as error:
                 reason = self._device_fault = str(error)
                 log.warning("run %s: attempt %d of time point: %s", self.run_id, attempt + 1, error)
@@ -252,6 +284,18 @@ class Run:
                 f"the camera gave a frame of {frame.pixels.shape}, the run records {self._frame_shape}"
             )
         return None, reason
+
+    @property
+    def _focus_offset_um(self) -> float:
+        return 0.0 if self._focus is None else self._focus.offset_um
+
+    def _corrected(self, frame: CameraFrame) -> CameraFrame:
+        """Let a frame state its defocus from the measured focus, and by how much that is off the nominal one."""
+        if self._focus is None:
+            return frame
+        offset_um = self._focus_offset_um
+        true_um = None if frame.defocus_um is None else frame.defocus_um - offset_um
+        return replace(frame, defocus_um=true_um, properties={**frame.properties, OFFSET: offset_um})
 
     def _keep(self, index: int, frame: CameraFrame, schedule: Schedule) -> None:
         """Make the raw frame durable, then hand it on."""

@@ -1,8 +1,8 @@
 """The acquisition thread: the one place from which frames are taken, for live mode, single frames and runs.
 
-A run takes the microscope: live mode pauses while it lasts and comes back after it if it was on. Requests
-that would disturb a run (live, a single frame, another exposure or defocus, a second run) are refused with a
-ConflictError. Outside a run they are carried out between two live frames.
+A run takes the microscope, and so does a calibration (any ``Task``): live mode pauses while it lasts and comes back
+after it if it was on. Requests that would disturb it (live, a single frame, another exposure or defocus, a second run)
+are refused with a ConflictError. Outside they are carried out between two live frames.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from livephase.acquisition.live import LiveMode
 from livephase.acquisition.progress import ENDED
@@ -31,6 +31,23 @@ log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
+class Task(Protocol):
+    """Work that needs the microscope for itself and is no run."""
+
+    @property
+    def name(self) -> str:
+        """What has the microscope, e.g. ``"the defocus calibration"``."""
+        ...
+
+    def execute(self) -> None:
+        """Do it, on the acquisition thread; must not raise."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to end soon; from any thread."""
+        ...
+
+
 class AcquisitionThread:
     """Owns the thread; every method may be called from any thread.
 
@@ -47,6 +64,7 @@ class AcquisitionThread:
         self._live = LiveMode(microscope, engine, observer, self._wake)
         self._jobs: deque[Callable[[], None]] = deque()
         self._run: Run | None = None
+        self._task: Task | None = None
         self._resume_live = False
         self._stated_defocus_um: float | None = None
         self._closing = False
@@ -61,10 +79,12 @@ class AcquisitionThread:
         """End live mode, interrupt a run with that reason, and join the thread."""
         with self._changed:
             self._closing = True
-            run = self._run
+            run, task = self._run, self._task
             self._changed.notify_all()
         if run is not None:
             run.stop("interrupted", reason)
+        if task is not None:
+            task.stop()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
             if self._thread.is_alive():
@@ -119,8 +139,17 @@ class AcquisitionThread:
             self._live.switch(running=False)
             self._changed.notify_all()
 
+    def start_task(self, task: Task) -> None:
+        """Let a task take the microscope; ConflictError while a run or another task has it."""
+        with self._changed:
+            self._refuse_during_run(f"{task.name} cannot start")
+            self._task = task
+            self._resume_live = self._live.status.running
+            self._live.switch(running=False)
+            self._changed.notify_all()
+
     def refuse_during_run(self, what: str) -> None:
-        """Raise ConflictError while a run has the microscope; ``what`` begins its message."""
+        """Raise ConflictError while a run or a task has the microscope; ``what`` begins its message."""
         with self._changed:
             self._refuse_during_run(what)
 
@@ -171,21 +200,31 @@ class AcquisitionThread:
             raise ConflictError(
                 f"{what} while run {self._run.run_id} has the microscope; cancel it or wait for its end"
             )
+        if self._task is not None:
+            raise ConflictError(f"{what} while {self._task.name} has the microscope; cancel it or wait for its end")
 
     def _loop(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._closing or self._jobs or self._run is not None or self._live.status.running
+                    lambda: (
+                        self._closing
+                        or self._jobs
+                        or self._run is not None
+                        or self._task is not None
+                        or self._live.status.running
+                    )
                 )
-                if self._closing and self._run is None:
+                if self._closing and self._run is None and self._task is None:
                     break
-                run = self._run
+                run, task = self._run, self._task
                 job = self._jobs.popleft() if self._jobs else None
             if job is not None:
                 job()
             elif run is not None:
                 self._execute(run)
+            elif task is not None:
+                self._execute_task(task)
             else:
                 self._live_step()
         self._live.switch(running=False)
@@ -194,10 +233,20 @@ class AcquisitionThread:
 
     def _execute(self, run: Run) -> None:
         run.execute()
+        if run.progress.state not in ENDED:
+            log.error("run %s returned in state %s", run.run_id, run.progress.state)
+        self._give_back()
+
+    def _execute_task(self, task: Task) -> None:
+        try:
+            task.execute()
+        except Exception:
+            log.exception("%s failed", task.name)
+        self._give_back()
+
+    def _give_back(self) -> None:
         with self._changed:
-            if run.progress.state not in ENDED:
-                log.error("run %s returned in state %s", run.run_id, run.progress.state)
-            self._run = None
+            self._run = self._task = None
             resume = self._resume_live and not self._closing
             self._resume_live = False
         if resume:
@@ -219,6 +268,7 @@ class AcquisitionThread:
                         self._closing
                         or bool(self._jobs)
                         or self._run is not None
+                        or self._task is not None
                         or (busy and not self._live.engine_busy)
                     ),
                     pause_s,

@@ -16,6 +16,7 @@ from livephase import __version__
 from livephase.api import (
     problems,
     routes_acquisitions,
+    routes_calibrations,
     routes_devices,
     routes_illumination,
     routes_microscope,
@@ -73,6 +74,7 @@ def create_app(services: Services) -> FastAPI:
         routes_models,
         routes_microscope,
         routes_devices,
+        routes_calibrations,
         routes_illumination,
         routes_acquisitions,
     ):

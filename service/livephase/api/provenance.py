@@ -72,6 +72,7 @@ def provenance(
             "outside_valid_range": list(range_problems),
             "microscope": {
                 "configuration": microscope.config.model_dump(mode="json"),
+                "lens_calibration": _calibration(microscope),
                 "state": microscope.state().model_dump(mode="json"),
                 "properties": properties,
             },
@@ -95,6 +96,14 @@ def provenance(
             "idempotency": idempotency,
         }
     )
+
+
+def _calibration(microscope: Microscope) -> dict[str, str] | None:
+    """Name the calibration by which a lens position is a defocus; its content is part of the configuration."""
+    active = microscope.config.lens_calibration
+    if active is None:
+        return None
+    return {"file": active.file, "date_utc": active.calibration.date_utc, "sha256": active.sha256}
 
 
 def _versions() -> dict[str, str | None]:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import threading
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from livephase.acquisition.progress import ENDED, Counters
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from livephase.acquisition.focus import FocusAttempt
     from livephase.acquisition.progress import LiveStatus, RunProgress
     from livephase.frames import PhaseResult
     from livephase.metrics import Metrics
@@ -134,6 +136,15 @@ class Publisher:
         """Count a live frame."""
         self._metrics.live_frames.inc()
         (self._metrics.live_submitted if submitted else self._metrics.live_dropped).inc()
+
+    @_never_raises
+    def focus_measured(self, run_id: str, attempt: FocusAttempt) -> None:
+        """Tell viewers and the log how far the focus had drifted, or why that is not known."""
+        if attempt.problem is None:
+            log.info(
+                "run %s: focus offset %+.2f um before time point %d", run_id, attempt.offset_um, attempt.time_point
+            )
+        self.event("focus", {"id": run_id, **asdict(attempt)})
 
     @_never_raises
     def time_point_done(self, *, late_s: float, write_s: float) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from livephase.storage.catalogue import read_raw_frame
+from livephase.storage.journal import FocusLine
 from livephase.storage.spec import FrameRecord, PhaseRecord
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from livephase.acquisition.focus import FocusAttempt
     from livephase.acquisition.lamp import FrameLight
     from livephase.acquisition.progress import Counters, RunState
     from livephase.frames import PhaseResult
@@ -66,6 +68,19 @@ class StoreSink:
     def mark_phase_missing(self, index: int, reason: str) -> None:
         """Record that time point ``index`` has a raw frame but no phase."""
         self._writer.mark_phase_missing(index, reason)
+
+    def note_focus(self, attempt: FocusAttempt, *, utc_ns: int) -> None:
+        """Keep an attempt to measure the focus in the journal."""
+        self._writer.note_focus(
+            FocusLine(
+                time_point=attempt.time_point,
+                utc_ns=utc_ns,
+                offset_um=attempt.offset_um,
+                change_um=attempt.change_um,
+                sd_um=attempt.sd_um,
+                problem=attempt.problem,
+            )
+        )
 
     def finish(self, state: RunState, reason: str | None, *, raw_reason: str, phase_reason: str) -> None:
         """Close the store."""

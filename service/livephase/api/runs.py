@@ -13,6 +13,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from livephase.acquisition.focus import OFFSET, SWEEP_UM
 from livephase.acquisition.progress import ENDED
 from livephase.acquisition.runner import Run
 from livephase.api.provenance import provenance
@@ -255,10 +256,25 @@ class Runs:
         return state
 
     def _refuse_unreachable(self, plan: AcquisitionPlan, state: MicroscopeState) -> None:
+        uncalibrated = self._microscope.config.uncalibrated_range_problem(plan.defocus_um)
+        if uncalibrated is not None and self._microscope.config.lens is not None:
+            raise PlanError(uncalibrated)
         limits = state.defocus_limits_um
+        if plan.focus_every is not None:
+            self._refuse_without_focus(limits)
         if limits is not None and not limits[0] <= plan.defocus_um <= limits[1]:
             raise PlanError(
                 f"defocus_um = {plan.defocus_um:g} is outside the range of the lens, {limits[0]:g} to {limits[1]:g} um"
+            )
+
+    def _refuse_without_focus(self, limits: tuple[float, float] | None) -> None:
+        """Refuse to hold the focus where it cannot be swept through."""
+        if self._microscope.config.lens is None:
+            raise PlanError("focus_every needs a lens that the service can move; leave it out")
+        if limits is not None and not limits[0] <= SWEEP_UM[0] < SWEEP_UM[-1] <= limits[1]:
+            raise PlanError(
+                f"focus_every sweeps the lens through the focus, from {SWEEP_UM[0]:g} to {SWEEP_UM[-1]:g} um; its "
+                f"range is only {limits[0]:.3g} to {limits[1]:.3g} um"
             )
 
     def _warnings(self, plan: AcquisitionPlan, state: MicroscopeState) -> list[str]:
@@ -287,7 +303,11 @@ class Runs:
             scale=self._engine.card.scale,
             lr_pixel_um=state.lr_pixel_um,
             defocus_um=plan.defocus_um,
-            recorded=(*self._microscope.config.recorded_properties, LATE),
+            recorded=(
+                *self._microscope.config.recorded_properties,
+                LATE,
+                *(() if plan.focus_every is None else (OFFSET,)),
+            ),
             provenance=described,
         )
 

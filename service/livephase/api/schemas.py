@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from livephase.acquisition.progress import RunState
 from livephase.clock import iso_utc
+from livephase_devices.lens_calibration import ActiveCalibration
 from livephase_devices.microscope import DeviceInfo, MicroscopeState, PropertyInfo
 
 if TYPE_CHECKING:
@@ -98,6 +99,32 @@ class Estimate(BaseModel):
     duration_s: float | None = Field(description="From the first to the last time point; null for interval_s = 0.")
     warnings: list[str]
     disk_free_bytes: int
+
+
+CalibrationState = Literal["none", "running", "completed", "failed", "cancelled"]
+
+
+class CalibrationToUse(BaseModel):
+    """The calibration to use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    file: str = Field(min_length=1, max_length=200, description="Name of a stored calibration.")
+
+
+class CalibrationOut(BaseModel):
+    """The latest defocus calibration, the stored ones, and the one in use."""
+
+    model_config = _FROZEN
+
+    state: CalibrationState
+    exposures: int
+    expected: int = Field(description="Exposures in all; corrected on the way.")
+    points: list[tuple[float, float]] = Field(description="Lens position and measured defocus in um, so far.")
+    result: ActiveCalibration | None = Field(description="What came of it, and the name of its file.")
+    error: str | None = Field(description="Why it failed.")
+    files: list[str] = Field(description="Stored calibrations, the newest first.")
+    active: ActiveCalibration | None = Field(description="In use; null: the numbers of the configuration are.")
 
 
 class LiveOut(BaseModel):

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
 from livephase.acquisition.thread import AcquisitionThread
+from livephase.api.calibrations import Calibrations
 from livephase.api.illumination import Illumination
 from livephase.api.models import Models
 from livephase.api.properties import Properties
@@ -83,6 +84,7 @@ class Services:
         self.runs = Runs(
             self.data, self.microscope, self.models, self.engine, self.thread, self.publisher, self.illumination
         )
+        self.calibrations = Calibrations(self.data, self.microscope, self.thread, self.runs, self.publisher)
         self.store_problems: list[str] = []
 
     def open(self) -> None:
@@ -103,7 +105,7 @@ class Services:
                 self.microscope.set_property(label, name, value)
             if self.illumination.drop_misfits(self.microscope.state()):
                 self.engine.remake()
-            self.store_problems = self.runs.recover()
+            self.store_problems = self.runs.recover() + self.calibrations.restore()
             if self.config.live.defocus_um is not None and self.config.microscope.lens is not None:
                 self.microscope.set_defocus_um(self.config.live.defocus_um)
             self.thread.start(self.config.live.defocus_um)

@@ -78,7 +78,19 @@ class MissingLine(_Line):
     reason: str
 
 
-Line = StateLine | RawLine | PhaseLine | MissingLine
+class FocusLine(_Line):
+    """The focus was measured before a time point, or could not be (``problem``); ``offset_um`` holds from then on."""
+
+    kind: Literal["focus"] = "focus"
+    time_point: int = Field(ge=0)
+    utc_ns: int
+    offset_um: float
+    change_um: float | None
+    sd_um: float | None
+    problem: str | None
+
+
+Line = StateLine | RawLine | PhaseLine | MissingLine | FocusLine
 _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
 
 
@@ -189,7 +201,7 @@ class Ledger:
                 self._written("phase", line.index, line.validity)
             case MissingLine():
                 self._missing(line)
-            case StateLine():
+            case StateLine() | FocusLine():
                 pass
 
     def is_written(self, image: ImageName, index: int) -> bool:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from livephase.acquisition.progress import Counters, RunState
+    from livephase.storage.journal import FocusLine
     from livephase.storage.metadata import RunDocument
     from livephase.storage.shards import Pixels
     from livephase.storage.spec import FrameRecord, ImageName, PhaseRecord, RunSpec
@@ -208,6 +209,15 @@ class RunWriter:
             When the image is there, is not in the plan, or the record cannot be written.
         """
         self._mark_missing(("phase",), index, reason)
+
+    def note_focus(self, line: FocusLine) -> None:
+        """Record in the journal how the focus was measured. StorageError when it cannot be."""
+        with self._commits:
+            self._check_open()
+            try:
+                self._journal.append(line)
+            except OSError as error:
+                raise storage_error(error, self.path, "the focus could not be recorded") from error
 
     def finish(
         self,
