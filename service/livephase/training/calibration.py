@@ -14,7 +14,8 @@ from livephase.phase.misfit_calibration import MisfitCalibration
 from livephase.phase.preprocess import prepare
 from livephase.phase.propagation import SCALE, ImagingOptics
 from livephase.training.fields import measured_field, simulated_field
-from livephase_devices.optics import OpticalSetup, bin_pixels, intensity, uneven_illumination
+from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
+from livephase_devices.sensor import uneven_illumination
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
