@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from livephase.errors import ConfigurationError
 from livephase.training.paper_fields import SPLITS, MeasuredPhase, SimulatedCulture, phase_field
@@ -169,8 +170,13 @@ def test_empty_patches_are_found() -> None:
 
 
 def test_symmetries_are_eight_different_ones() -> None:
-    patch = np.arange(16).reshape(4, 4)
+    patch = np.arange(32).reshape(2, 4, 4)
     assert len({symmetric(patch, k).tobytes() for k in range(8)}) == 8
+    for k in range(8):
+        turned = symmetric(patch, k)
+        # Of every image by itself, and the same for a tensor.
+        np.testing.assert_array_equal(turned[1] - 16, turned[0])
+        np.testing.assert_array_equal(symmetric(torch.from_numpy(patch), k).numpy(), turned)
     drawn = draw_augmented(3, 24, np.random.default_rng(0))
     assert len({tuple(row) for row in drawn.tolist()}) == 24
 

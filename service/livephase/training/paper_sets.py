@@ -28,7 +28,16 @@ import numpy as np
 from livephase.errors import ConfigurationError
 from livephase.training.paper_fields import SPLITS, Source, Split, phase_field, save_array, source_digest
 from livephase.training.paper_specs import HR_PIXEL_UM, SCALE, SetSpec, expose
-from livephase.training.patches import SYMMETRIES, Patches, draw_augmented, edge_map, grid, occupied, symmetric
+from livephase.training.patches import (
+    SYMMETRIES,
+    SYMMETRY_NUMBERING,
+    Patches,
+    draw_augmented,
+    edge_map,
+    grid,
+    occupied,
+    symmetric,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -222,11 +231,12 @@ def _chosen(source: Source, split: Split, counts: Counts, cache: Path) -> NDArra
 
     Only the fields of that split are made: an evaluation needs none of those that train.
     """
-    content = json.dumps([source_digest(source), list(counts), PATCH_HR_PX, split])
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    path = cache / f"division-{digest[:16]}.npy"
+    drawn_by = json.dumps([source_digest(source), list(counts), PATCH_HR_PX, split])
+    # Only training patches have symmetries, and what is drawn does not depend on how those are numbered.
+    kept_as = drawn_by + SYMMETRY_NUMBERING if split == "train" else drawn_by
+    path = cache / f"division-{hashlib.sha256(kept_as.encode()).hexdigest()[:16]}.npy"
     if not path.exists():
-        rng = np.random.default_rng(int(digest, 16))
+        rng = np.random.default_rng(int(hashlib.sha256(drawn_by.encode()).hexdigest(), 16))
         save_array(path, _choose(source, split, getattr(counts, split), cache, rng))
     return cast("NDArray[np.int64]", np.load(path, allow_pickle=False))
 
