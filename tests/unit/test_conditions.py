@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from livephase.phase.conditions import Conditions
+from livephase.phase.propagation import ImagingOptics
 from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
 
 
@@ -36,3 +37,11 @@ def test_microscopes_of_equal_defocus_number_give_the_same_frame_in_the_paraxial
     assert contrast > 0.02
     for frame in frames[1:]:
         assert np.abs(frame - frames[0]).max() < 0.05 * contrast
+
+
+def test_imaging_optics_are_conditions_with_a_known_coherence() -> None:
+    optics = ImagingOptics(6.0, 0.55, 2.6, 0.0, objective_na=0.4)
+    np.testing.assert_array_equal(optics.vector(), Conditions(6.0, 0.55, 2.6, 0.0).vector())
+    assert optics.defocus_number == Conditions(6.0, 0.55, 2.6).defocus_number
+    with pytest.raises(TypeError, match="coherence"):
+        ImagingOptics(6.0, 0.55, 2.6, objective_na=0.4)  # pyright: ignore[reportCallIssue]

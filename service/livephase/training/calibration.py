@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from livephase.phase.conditions import Conditions
 from livephase.phase.consistency import Comparison, compare
 from livephase.phase.misfit_calibration import MisfitCalibration
 from livephase.phase.preprocess import prepare
@@ -180,8 +179,7 @@ def reconstruct_by(network: nn.Module) -> Reconstruct:
     device = next(network.parameters()).device
 
     def run(network_input: NDArray[np.float32], optics: ImagingOptics) -> NDArray[np.float32]:
-        conditions = Conditions(optics.defocus_um, optics.wavelength_um, optics.lr_pixel_um, optics.coherence)
-        told = torch.from_numpy(conditions.vector())[None].to(device)
+        told = torch.from_numpy(optics.vector())[None].to(device)
         with torch.inference_mode():
             phase = network(torch.from_numpy(network_input)[None, None].to(device), told)
         return phase[0, 0].float().cpu().numpy()
