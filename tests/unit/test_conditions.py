@@ -32,9 +32,8 @@ def test_microscopes_of_equal_defocus_number_give_the_same_frame_in_the_paraxial
         defocus_um = 6.0 * (pixel_um / 0.65) ** 2 * 0.55 / wavelength_um
         setup = OpticalSetup(wavelength_um, 0.4, 0.0, pixel_um)
         frames.append(bin_pixels(intensity(phase, setup, defocus_um), 4))
-        assert Conditions(defocus_um, wavelength_um, 4 * pixel_um, None).defocus_number == pytest.approx(
-            0.4882, abs=1e-4
-        )
+        told = Conditions(defocus_um, wavelength_um, 4 * pixel_um, None)
+        assert told.defocus_number == pytest.approx(0.4882, abs=1e-4)
     contrast = frames[0].std()
     assert contrast > 0.02
     for frame in frames[1:]:

@@ -8,11 +8,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 
 @contextlib.contextmanager
-def interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Generator[None]:
     """Let the main thread finish a short piece of work; a Ctrl-C that came meanwhile is raised after it.
 
     Python raises ``KeyboardInterrupt`` in the main thread after almost any call, also inside ``Condition.__enter__``
