@@ -10,7 +10,7 @@ import numpy as np
 from livephase.errors import ConfigurationError
 from livephase.evaluation import drawing
 from livephase.evaluation.margins import TIE_MARGIN_UM
-from livephase.evaluation.measured import compare, onto_grid, single_shot
+from livephase.evaluation.measured import AGREEMENT_COLUMNS, compare, onto_grid, single_shot
 from livephase.evaluation.report import Picture, Table, render_png
 from livephase.phase.axial import fit_axial_derivative
 from livephase.phase.tie import solve_derivative
@@ -78,8 +78,7 @@ def stack_figure(folder: Path, shelf: Shelf) -> tuple[Picture, Table]:
         drawing.image(line[1], phase, f"{model.label}, correlation {found.correlation:.3f}", (low, high))
         image = drawing.image(line[2], shown, "TIE of the inner planes", (low, high))
         figure.colorbar(image, ax=line[2], label="rad", shrink=0.7)
-        cells = [found.correlation, found.correlation_short, found.slope, found.ssim_free, found.ssim_absolute]
-        rows.append([f"{name} ({defocus:+g} um)", *cells, found.pixels, " ".join(shot.problems) or "inside"])
+        rows.append([f"{name} ({defocus:+g} um)", *found.cells, " ".join(shot.problems) or "inside"])
         data[name] = {"agreement": asdict(found), "range_problems": shot.problems}
     picture = Picture(
         "defocus_stack",
@@ -94,16 +93,7 @@ def stack_figure(folder: Path, shelf: Shelf) -> tuple[Picture, Table]:
         render_png(figure),
         data,
     )
-    columns = [
-        "plane (lens defocus)",
-        "correlation",
-        "correlation, < 20 um",
-        "slope",
-        "SSIM, offset and scale free",
-        "SSIM, absolute",
-        "HR pixels",
-        "range",
-    ]
+    columns = ["plane (lens defocus)", *AGREEMENT_COLUMNS, "range"]
     note = (
         f"{model.label} against TIE of the inner planes, {TIE_MARGIN_UM:g} um from the border; "
         "wavelength assumed 0.55 um."

@@ -9,7 +9,7 @@ import numpy as np
 
 from livephase.evaluation import drawing
 from livephase.evaluation.margins import TIE_MARGIN_UM
-from livephase.evaluation.measured import Agreement, compare, judged_half, onto_grid, single_shot
+from livephase.evaluation.measured import AGREEMENT_COLUMNS, compare, judged_half, onto_grid, single_shot
 from livephase.evaluation.microlens import read_planes
 from livephase.evaluation.report import Picture, Table, Target, render_png
 from livephase.phase.illumination import erode, find_field_stop
@@ -91,7 +91,7 @@ def hela_figure(folder: Path, shelf: Shelf) -> tuple[list[Picture], Table, list[
                 {"agreement": asdict(found), "judged": said, "range_problems": shot.problems},
             )
         )
-        rows.append(_row(model.label, found, said, shot.problems))
+        rows.append([model.label, *found.cells, said, " ".join(shot.problems) or "inside"])
         targets.append(
             Target(
                 f"correlation with TIE, measured HeLa frame, {model.label}",
@@ -104,36 +104,12 @@ def hela_figure(folder: Path, shelf: Shelf) -> tuple[list[Picture], Table, list[
                 f"one field, {found.pixels} HR pixels of {shot.hr_pixel_um:.3g} um; {said}",
             )
         )
-    table = Table("hela", "Measured HeLa frame against its TIE phase", _NOTE, _COLUMNS, rows)
+    columns = ["network", *AGREEMENT_COLUMNS, "judged", "range"]
+    table = Table("hela", "Measured HeLa frame against its TIE phase", _NOTE, columns, rows)
     return pictures, table, targets
 
 
-_COLUMNS = [
-    "network",
-    "correlation",
-    "correlation, < 20 um",
-    "slope",
-    "SSIM, offset and scale free",
-    "SSIM, absolute",
-    "HR pixels",
-    "judged",
-    "range",
-]
 _NOTE = (
     "Slope: of the single-shot phase over TIE. SSIM, absolute: only the offset is removed, which TIE leaves open. TIE "
     "itself is not exact: its regularisation damps periods over 200 um."
 )
-
-
-def _row(label: str, found: Agreement, said: str, problems: list[str]) -> list[Cell]:
-    return [
-        label,
-        found.correlation,
-        found.correlation_short,
-        found.slope,
-        found.ssim_free,
-        found.ssim_absolute,
-        found.pixels,
-        said,
-        " ".join(problems) or "inside",
-    ]
