@@ -198,7 +198,7 @@ Source = SimulatedCulture | MeasuredPhase
 
 def source_digests(source: Source) -> tuple[str, str]:
     """SHA-256 of all fields of a source and their patch grid: for seeds, and for the names of files."""
-    fields = [(split, index) for split in SPLITS for index in range(source.count(split))]
+    fields: list[tuple[Split, int]] = [(split, index) for split in SPLITS for index in range(source.count(split))]
     seeds, names = (
         hashlib.sha256(json.dumps([source.stride_px, *parts]).encode()).hexdigest()
         for parts in (
