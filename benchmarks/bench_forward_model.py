@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from livephase_devices.optics import OpticalSetup, SensorModel, bin_pixels, intensity
+from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
+from livephase_devices.sensor import SensorModel
 from livephase_devices.twin.specimen import Specimen
 
 if TYPE_CHECKING:

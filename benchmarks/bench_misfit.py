@@ -1,8 +1,12 @@
-"""How often the misfit of the bundled model raises a fault, on unseen simulated fields, and what it costs."""
+"""How often the misfit of the bundled model raises a fault, on unseen simulated fields, and what it costs.
+
+``python -m benchmarks.bench_misfit`` prints the table of docs/misfit.md.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,11 +27,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+    from torch import nn
+
+    from livephase.phase.misfit_calibration import MisfitCalibration
 
     Floats = NDArray[np.float32]
     Frame = tuple[str, Floats, ImagingOptics]
     """Name of the fault, light, and the optics that are stated."""
 
+MODEL = "adaptive"
 FIELDS = 12
 _UNSEEN_SEED = 444_000_000
 _RANGE = MatchedRange((2.0, 13.0), (0.54, 0.56), (2.58, 2.62), (0.0, 0.5), (0.0025, 0.03), (0.0, 0.04), 0.4)
@@ -69,15 +77,20 @@ def _absorbing(phase: Floats, amplitude: Floats, optics: ImagingOptics) -> Float
 
 def _frames(phase: Floats, optics: ImagingOptics, kappa: float, rng: np.random.Generator) -> Iterator[Frame]:
     light = image(phase, optics, kappa, rng)
-    yield "matched", light, optics
-    for factor in (0.5, 0.7, 1.4, 2.0):
+    yield "none (matched)", light, optics
+    for factor, wrong in (
+        (0.5, "2 times too small"),
+        (0.7, "1.4 times too small"),
+        (1.4, "1.4 times too large"),
+        (2, "2 times too large"),
+    ):
         if 1 <= optics.defocus_um * factor <= 13:
-            yield f"z x {factor}", light, replace(optics, defocus_um=optics.defocus_um * factor)
-    for factor in (0.8, 1.25):
-        yield f"pixel x {factor}", light, replace(optics, lr_pixel_um=optics.lr_pixel_um * factor)
+            yield f"z stated {wrong}", light, replace(optics, defocus_um=optics.defocus_um * factor)
+    for factor, wrong in ((0.8, "20 % too small"), (1.25, "25 % too large")):
+        yield f"pixel stated {wrong}", light, replace(optics, lr_pixel_um=optics.lr_pixel_um * factor)
     for true, stated in ((0.5, 0.1), (0.1, 0.5)):
         lit = replace(optics, coherence=true)
-        yield f"S {true} as {stated}", image(phase, lit, kappa, rng), replace(optics, coherence=stated)
+        yield f"S = {true} stated as {stated}", image(phase, lit, kappa, rng), replace(optics, coherence=stated)
     side = len(phase)
     yield "stripes of 1 rad", image(_stripes(side, rng), optics, kappa, rng), optics
     yield "bars of 5 rad", image(_target(side, rng), optics, kappa, rng), optics
@@ -85,24 +98,20 @@ def _frames(phase: Floats, optics: ImagingOptics, kappa: float, rng: np.random.G
     beads = 1 - 0.7 * _discs(side, 25, (4, 12), rng)
     yield "absorbing beads", _absorbing(phase, beads, coherent), coherent
     shadows = gaussian_filter(_discs(side // 4, 12, (2.5, 7.5), rng), 0.75)
-    yield "dust shadows", (light * (1 - 0.25 * shadows)).astype(np.float32), optics
+    yield "dust shadows, 25 % dark", (light * (1 - 0.25 * shadows)).astype(np.float32), optics
     far = _absorbing(np.zeros_like(phase), 1 - 0.8 * _discs(side, 10, (6, 15), rng), replace(optics, defocus_um=150.0))
-    yield "dirt 150 um away", light * far, optics
+    yield "dirt 150 um out of focus", light * far, optics
     y, x = np.mgrid[: side // 4, : side // 4] * 2.6
     angle, period_um = rng.uniform(0, np.pi), rng.uniform(12, 60)
     along = np.cos(angle) * x + np.sin(angle) * y
     middle = np.median(along)
     yield "fringes of 3 %", light * (1 + 0.03 * np.cos(2 * np.pi * along / period_um)), optics
-    yield "scratch", light * (1 - 0.3 * np.exp(-(((along - middle) / 2.5) ** 2))), optics
-    yield "edge of 10 %", light * (1 - 0.1 / (1 + np.exp(-(along - middle) / 10))), optics
+    yield "scratch, 30 % dark", light * (1 - 0.3 * np.exp(-(((along - middle) / 2.5) ** 2))), optics
+    yield "edge of 10 % in the light", light * (1 - 0.1 / (1 + np.exp(-(along - middle) / 10))), optics
 
 
-def main() -> list[tuple[str, float, str]]:
-    """Return rows (what, value, unit)."""
-    network, card = load_network(find_model("adaptive").path)
-    calibration = card.misfit
-    if calibration is None:
-        return []
+def misfits(network: nn.Module, calibration: MisfitCalibration) -> dict[str, list[float]]:
+    """Judge every kind of frame of every field: fault -> misfits, progress on stderr."""
     reconstruct = reconstruct_by(network)
     values: dict[str, list[float]] = {}
     for index in range(FIELDS):
@@ -112,12 +121,38 @@ def main() -> list[tuple[str, float, str]]:
             pixels = expose(light.astype(np.float32), noise_sd, rng)
             comparison = compare_frame(pixels, stated, reconstruct, 8)
             values.setdefault(name, []).append(judge(comparison, stated, calibration).value)
+        print(f"misfit: field {index + 1} of {FIELDS}", file=sys.stderr, flush=True)
+    return values
+
+
+def main() -> list[tuple[str, float, str]]:
+    """Return rows (what, value, unit)."""
+    network, card = load_network(find_model(MODEL).path)
+    calibration = card.misfit
+    if calibration is None:
+        return []
     rows = [("threshold", calibration.threshold, "misfit")]
-    for name, found in values.items():
+    for name, found in misfits(network, calibration).items():
         rows.append((f"{name}: median of {len(found)}", float(np.median(found)), "misfit"))
         rows.append((f"{name}: raised", 100 * float(np.mean(np.array(found) > calibration.threshold)), "%"))
     rows.append(("490x647 frame", 1e3 * _cost_s(), "ms"))
     return rows
+
+
+def print_table() -> None:
+    """Print the table of docs/misfit.md, the faults that are found most often first."""
+    network, card = load_network(find_model(MODEL).path)
+    if card.misfit is None:
+        print(f"model {card.name} has no calibration of its misfit")
+        return
+    threshold = card.misfit.threshold
+    found = {name: np.array(values) for name, values in misfits(network, card.misfit).items()}
+    print(f"Model `{card.name}` {card.version}, SHA-256 {card.sha256[:12]}, threshold {threshold:.2f}")
+    print("\n| fault | frames | median misfit | raised |\n|---|---|---|---|")
+    order = sorted(found, key=lambda name: (not name.startswith("none"), -float((found[name] > threshold).mean())))
+    for name in order:
+        raised = f"{(found[name] > threshold).mean():.0%}".replace("%", " %")
+        print(f"| {name} | {len(found[name])} | {np.median(found[name]):.2g} | {raised} |")
 
 
 def _cost_s() -> float:
@@ -133,3 +168,7 @@ def _cost_s() -> float:
         compare(prepared, phase, optics, os.cpu_count() or 1)
         times.append(time.perf_counter() - start)
     return float(np.median(times[1:]))
+
+
+if __name__ == "__main__":
+    print_table()

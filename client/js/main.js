@@ -24,8 +24,8 @@ let live = { running: false, fault: null };
 let inference = { state: "starting", runtime: null, restarts: 0 };
 /** @type {Run | null} the run that has the microscope */
 let run = null;
-/** @type {string[] | null} what is outside the model's valid range; null when that has to be asked */
-let rangeProblems = null;
+/** @type {string[] | null} what is outside the model's valid range, and what to do; null when that has to be asked */
+let rangeNotes = null;
 /** The latest fault, which stays on the page until it is dismissed. */
 let fault = "";
 let retryAt = 0;
@@ -160,15 +160,15 @@ function showFrameNotices() {
   const header = image.frame?.header;
   if (!header) return;
   if (header.out_of_range) {
-    if (rangeProblems === null) void askRangeProblems();
+    if (rangeNotes === null) void askRangeNotes();
     banners.show("range", {
       level: "notice",
       title: "Outside the model's valid range.",
-      detail: rangeProblems?.join(" ") || "Phase values of this setting are not validated.",
+      detail: rangeNotes?.join(" ") || "Phase values of this setting are not validated.",
       dismissable: true,
     });
   } else {
-    rangeProblems = null;
+    rangeNotes = null;
     banners.clear("range");
   }
   if (header.saturated_fraction >= SATURATED_FROM) {
@@ -183,11 +183,12 @@ function showFrameNotices() {
   }
 }
 
-/** The stream only says that a setting is out of range; the microscope says what of it. */
-async function askRangeProblems() {
-  rangeProblems = [];
+/** The stream only says that a setting is out of range; the microscope says what of it, and what to do. */
+async function askRangeNotes() {
+  rangeNotes = [];
   try {
-    rangeProblems = (await readMicroscope()).range_problems;
+    const { range_problems, advice } = await readMicroscope();
+    rangeNotes = [...range_problems, ...advice];
   } catch (error) {
     if (!(error instanceof RequestError)) throw error;
     return;

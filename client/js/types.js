@@ -73,7 +73,9 @@
  * @typedef {object} Microscope
  * @property {{name: string, fault: string | null, defocus_um: number | null, defocus_limits_um: [number, number] | null}} microscope
  * @property {number | null} stated_defocus_um
- * @property {string[]} range_problems
+ * @property {{name: string, version: string, sha256: string}} model in use
+ * @property {string[]} range_problems what lies outside that model's valid range
+ * @property {string[]} advice which model fits then, or which is the nearest and how to train one
  * @property {Live} live
  * @property {Inference} inference
  * @property {Run | null} run

@@ -13,7 +13,8 @@ from pymmcore_plus.experimental.unicore import UniMMCore
 
 from livephase_devices.config import MicroscopeConfig
 from livephase_devices.microscope import CameraFrame, Microscope
-from livephase_devices.optics import OpticalSetup, bin_pixels, intensity, uneven_illumination
+from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
+from livephase_devices.sensor import uneven_illumination
 from livephase_devices.twin import field, truth_phase_rad
 from livephase_devices.twin.camera import STANDARD_LEVEL
 from livephase_devices.twin.lens import TwinLens

@@ -8,6 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -180,6 +181,9 @@ def test_settings_outside_the_valid_range_and_saturation_are_announced(tab: Tab,
     service.services.thread.apply(exposure_ms=None, defocus_um=17.0).result(60)
     tab.wait_banner("range", "Outside the model's valid range")
     tab.wait_banner("range", "17")
+    (advice,) = httpx.get(f"{service.url}api/v1/microscope").raise_for_status().json()["advice"]
+    assert advice.startswith("No model fits; the nearest is")
+    tab.wait_banner("range", advice)
     tab.wait_text("hud-notes", "outside valid range")
     service.services.thread.apply(exposure_ms=60.0, defocus_um=6.0).result(60)
     tab.wait_banner("saturation", "The camera saturates")

@@ -12,7 +12,8 @@ from livephase.phase.consistency import BANDS, Comparison, compare, judge
 from livephase.phase.misfit_calibration import MisfitCalibration
 from livephase.phase.preprocess import prepare
 from livephase.phase.propagation import SCALE, ImagingOptics, absorption_term, predict
-from livephase_devices.optics import OpticalSetup, bin_pixels, intensity, uneven_illumination
+from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
+from livephase_devices.sensor import uneven_illumination
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

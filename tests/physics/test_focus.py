@@ -10,7 +10,8 @@ import pytest
 
 from livephase.errors import FocusError
 from livephase.phase.focus import SweepOptics, find_focus, sweep_spectra
-from livephase_devices.optics import OpticalSetup, bin_pixels, intensity, uneven_illumination
+from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
+from livephase_devices.sensor import uneven_illumination
 from livephase_devices.twin.lamp import dust_transmission
 from livephase_devices.twin.specimen import Specimen
 

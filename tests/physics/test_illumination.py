@@ -16,7 +16,7 @@ from livephase.phase.library import find_model
 from livephase.phase.reference import load_reference, net_reference, save_reference
 from livephase_devices.config import MicroscopeConfig
 from livephase_devices.microscope import Microscope
-from livephase_devices.optics import uneven_illumination
+from livephase_devices.sensor import uneven_illumination
 from livephase_devices.twin import truth_phase_rad
 from livephase_devices.twin.lamp import dust_transmission
 

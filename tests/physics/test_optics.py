@@ -11,14 +11,13 @@ from scipy.special import j1
 
 from livephase_devices.optics import (
     OpticalSetup,
-    SensorModel,
     bin_pixels,
     intensity,
     object_field,
     source_points,
     transfer_function,
-    uneven_illumination,
 )
+from livephase_devices.sensor import SensorModel, uneven_illumination
 
 COHERENT = OpticalSetup(coherence=0.0)
 PARTIAL = OpticalSetup(coherence=0.4)

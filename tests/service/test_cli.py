@@ -202,20 +202,28 @@ def test_a_run_with_the_demo_camera_says_that_it_is_out_of_range(
     )
     service = serve_toml(toml)
     service.wait_ready()
+    # The service chooses before it has loaded the stage, so that the pixel decides. In focus, where the stage then
+    # stands, the model with the smallest defocus number is the nearest; at the run's 6 um again that of the pixel.
+    in_focus, by_pixel = (
+        f"No model fits; the nearest is '{name}'. The recipe to train one is written by: livephase models recipe "
+        "--lr-pixel-um 1 --wavelength-um 0.55 --objective-na 0.3 --defocus-um LOW HIGH --out recipe.toml"
+        for name in ("untrained", "adaptive-20x")
+    )
     described = service.get("/microscope")
+    assert described["microscope"]["defocus_um"] == 0
     assert any("lr_pixel_um" in one for one in described["range_problems"])
-    (advice,) = described["advice"]
-    assert "livephase models recipe --lr-pixel-um 1 --wavelength-um 0.55 --objective-na 0.3" in advice
-    assert "livephase models recipe" in service.errors, "it is said at the start, too"
+    assert described["advice"] == [in_focus]
+    assert by_pixel in service.errors, "it is said at the start, too"
     run = service.wait_run(service.start_run(time_points=5)["id"])
     assert run["state"] == "completed"
     assert run["counters"]["phase_written"] == 5
     assert any("lr_pixel_um = 1 is outside the model's valid range" in warning for warning in run["warnings"])
     stored = read_run(service.data / f"{run['id']}.ome.zarr")
     provenance: Any = stored.provenance
-    # Which model is the nearest may change with the defocus, which the run knows.
-    assert provenance["outside_valid_range"] == run["warnings"][:-1]
-    assert "livephase models recipe --lr-pixel-um 1" in run["warnings"][-1]
+    assert run["warnings"] == [*provenance["outside_valid_range"], by_pixel]
+    after = service.get("/microscope")
+    assert after["microscope"]["defocus_um"] == 6
+    assert after["advice"] == [by_pixel]
     assert stored.spec.dtype == "uint16"
 
 

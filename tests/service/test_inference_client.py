@@ -1,25 +1,24 @@
-"""The inference client with real worker processes: results, faults, shared memory and the service's death."""
+"""The inference client with real worker processes: results, faults and shared memory."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 import pytest
 
 from livephase.errors import InferenceError, ModelError, WorkerDiedError
+from livephase.inference import supervisor
 from livephase.inference.client import InferenceClient
 from livephase.inference.process import Timeouts, WorkerProcess
 from livephase.inference.protocol import WorkerSettings
@@ -213,6 +212,28 @@ def test_close_fails_open_frames_and_leaves_nothing_behind(untrained_model: Path
         client.submit(frame(), 6.0, bit_depth=8).result(DEADLINE_S)
 
 
+def test_close_returns_though_a_callback_does_not(
+    untrained_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "_CLOSE_S", 0.5)
+    entered, let_go = threading.Event(), threading.Event()
+
+    def wait(_: object) -> None:
+        entered.set()
+        let_go.wait(DEADLINE_S)
+
+    client = InferenceClient(untrained_model, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, threads=1)
+    client.start()
+    client.submit(frame(), 6.0, bit_depth=8).add_done_callback(wait)
+    assert entered.wait(DEADLINE_S)
+    worker = psutil.Process(client.status().pid)
+    client.close()
+    assert "stuck in a callback" in caplog.text
+    wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the end of the worker")
+    let_go.set()
+    wait_until(lambda: client.status().state == "stopped", "the end of the supervision")
+
+
 def test_worker_that_cannot_start_says_why(untrained_model: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.safetensors"
     with pytest.raises(ModelError, match="cannot be read"):
@@ -271,90 +292,3 @@ def test_worker_that_cannot_be_spawned_leaves_nothing_behind(untrained_model: Pa
     assert any(entry.name == "_start_without_interrupts" for entry in caught.traceback)
     assert process.num_fds() <= files
     assert segments_of(process.pid) == mapped
-
-
-SERVICE = """
-import json, sys, time
-import numpy as np
-from pathlib import Path
-from livephase.inference.client import InferenceClient
-
-if __name__ == "__main__":
-    client = InferenceClient(Path(sys.argv[1]), "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55, threads=1)
-    client.start()
-    pixels = np.random.default_rng(0).integers(100, 140, (96, 120)).astype(np.uint8)
-    result = client.submit(pixels, 6.0, bit_depth=8).result(200)
-    loaded = sorted({"torch", "openvino"} & set(sys.modules))
-    maps = Path("/proc/self/maps")
-    lines = maps.read_text().splitlines() if maps.exists() else []
-    files = sorted({line.split()[-1] for line in lines if "/dev/shm/psm_" in line})
-    report = {"worker": client.status().pid, "shape": result.phase_rad.shape, "loaded": loaded, "files": files}
-    try:
-        print(json.dumps(report), flush=True)
-        if sys.argv[2] == "wait":
-            time.sleep(200)
-    except KeyboardInterrupt:
-        client.close()
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A process with a client, after its first frame."""
-
-    process: subprocess.Popen[str]
-    worker: int
-    report: dict[str, Any]
-
-    def files_exist(self) -> bool:
-        """Whether any of its shared memory is left."""
-        return any(Path(file).exists() for file in self.report["files"])
-
-
-def start_service(model: Path, folder: Path, mode: str) -> Service:
-    """Start a process that computes one frame."""
-    script = folder / "service.py"
-    script.write_text(SERVICE)
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", str(script), str(model), mode],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, process.communicate()[1]
-    report = json.loads(line)
-    assert report["shape"] == [384, 480]
-    assert report["files"] or sys.platform != "linux"
-    return Service(process, report["worker"], report)
-
-
-def test_service_process_imports_no_network_library(untrained_model: Path, tmp_path: Path) -> None:
-    service = start_service(untrained_model, tmp_path, "end")
-    _, errors = service.process.communicate(timeout=DEADLINE_S)
-    assert service.report["loaded"] == []
-    # The script ends without closing its client: no warning, no worker, no memory may be left.
-    assert (service.process.returncode, errors) == (0, "")
-    wait_until(lambda: not psutil.pid_exists(service.worker), "the end of the worker")
-    assert not service.files_exist()
-
-
-def test_worker_and_memory_go_when_the_service_is_killed(untrained_model: Path, tmp_path: Path) -> None:
-    service = start_service(untrained_model, tmp_path, "wait")
-    service.process.kill()
-    service.process.communicate(timeout=DEADLINE_S)
-    wait_until(lambda: not psutil.pid_exists(service.worker), "the end of the orphaned worker")
-    wait_until(lambda: not service.files_exist(), "the removal of the shared memory")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="a console group is interrupted differently on Windows")
-def test_interrupt_of_the_terminal_leaves_no_traceback(untrained_model: Path, tmp_path: Path) -> None:
-    service = start_service(untrained_model, tmp_path, "wait")
-    # It reports before it sleeps: an interrupt in between meets another piece of the script, not of livephase.
-    time.sleep(1)
-    os.killpg(service.process.pid, signal.SIGINT)
-    _, errors = service.process.communicate(timeout=DEADLINE_S)
-    assert (service.process.returncode, errors) == (0, "")
-    wait_until(lambda: not psutil.pid_exists(service.worker), "the end of the worker")

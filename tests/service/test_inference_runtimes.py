@@ -47,8 +47,16 @@ def engine(model: Path, runtime: RuntimeName) -> PhaseEngine:
     return PhaseEngine(WorkerSettings(model, read_card(model).sha256, runtime, 2.6, 0.55, 0.3, 0.4, "none", 1))
 
 
-@pytest.mark.parametrize(("precision", "limit_rad"), [("f32", 0.001), (None, 0.06)])
-def test_openvino_agrees_with_torch(model: Path, precision: str | None, limit_rad: float) -> None:
+@pytest.mark.parametrize(
+    ("precision", "most_rad", "all_rad"),
+    [
+        ("f32", 0.001, 0.001),
+        # The largest differences are single pixels at the border, where half of what a convolution sees is padding.
+        (None, 0.03, 0.06),
+    ],
+)
+def test_openvino_agrees_with_torch(model: Path, precision: str | None, most_rad: float, all_rad: float) -> None:
+    """``most_rad`` holds for 99.9 % of the pixels; a phase is wrong by 0.1 rad rms against the truth."""
     network, _ = load_network(model)
     reference = TorchRuntime(network, "cpu", 1)
     openvino = OpenVinoRuntime(network, 1, precision)
@@ -58,7 +66,9 @@ def test_openvino_agrees_with_torch(model: Path, precision: str | None, limit_ra
         expected = reference.run(intensity, TOLD)
         phase = openvino.run(intensity, TOLD)
         assert phase.shape == (4 * shape[0], 4 * shape[1])
-        assert np.abs(phase - expected).max() < limit_rad
+        difference = np.abs(phase - expected)
+        assert np.quantile(difference, 0.999) < most_rad
+        assert difference.max() < all_rad
 
 
 def test_openvino_forgets_old_shapes(untrained_model: Path) -> None:

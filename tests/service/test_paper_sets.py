@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from livephase.errors import ConfigurationError
+from livephase.training import paper_fields
 from livephase.training.paper_fields import SPLITS, MeasuredPhase, SimulatedCulture, phase_field
 from livephase.training.paper_sets import PAPER_COUNTS, Counts, PaperSet, adaptive_training, paper_set
 from livephase.training.paper_specs import COHERENCE_SETS, DEFOCUS_SETS, SetSpec, expose
@@ -169,8 +171,13 @@ def test_empty_patches_are_found() -> None:
 
 
 def test_symmetries_are_eight_different_ones() -> None:
-    patch = np.arange(16).reshape(4, 4)
+    patch = np.arange(32).reshape(2, 4, 4)
     assert len({symmetric(patch, k).tobytes() for k in range(8)}) == 8
+    for k in range(8):
+        turned = symmetric(patch, k)
+        # Of every image by itself, and the same for a tensor.
+        np.testing.assert_array_equal(turned[1] - 16, turned[0])
+        np.testing.assert_array_equal(symmetric(torch.from_numpy(patch), k).numpy(), turned)
     drawn = draw_augmented(3, 24, np.random.default_rng(0))
     assert len({tuple(row) for row in drawn.tolist()}) == 24
 
@@ -237,6 +244,25 @@ def test_measured_phase_is_split_by_file(tmp_path: Path) -> None:
     frame, phase = one.test_field(0)
     assert (frame.shape, phase.shape) == ((136, 136), (544, 544))
     assert np.ptp(one.test.phase_rad.astype(np.float32), axis=(1, 2)).min() > 0.5
+
+
+def test_fields_of_older_code_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a measured field becomes is decided by code, which its file on disk says nothing of."""
+    for seed, name in enumerate(("dense_001", "dense_003", "dense_004", "dense_008")):
+        phase = np.random.default_rng(seed).normal(0, 0.2, (336, 336)).astype(np.float32)
+        np.savez(tmp_path / f"{name}.npz", phase_rad=phase, labels=np.zeros(phase.shape, np.uint16), pixel_um=0.65)
+    source, cache = MeasuredPhase(tmp_path), tmp_path / "cache"
+    # The processes of old and new code each begin with an empty memory.
+    monkeypatch.setattr(paper_fields, "_PIXELS", {})
+    old = PaperSet(Z6, source, cache).test_field(0)
+    measured_field = paper_fields.measured_field
+    monkeypatch.setattr(paper_fields, "measured_field", lambda path: measured_field(path) + np.float32(0.25))
+    monkeypatch.setattr(paper_fields, "_PIXELS", {})
+    frame, phase = PaperSet(Z6, source, cache).test_field(0)
+    np.testing.assert_allclose(phase, old[1] + 0.25, atol=2e-3)
+    # A constant phase changes no light, and the noise is the same: a seed does not follow the pixels.
+    np.testing.assert_allclose(frame, old[0], atol=2e-3)
+    assert len(list(cache.glob("field-*.npy"))) == len(list(cache.glob("frame-*.npy"))) == 2
 
 
 def test_a_missing_measured_file_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from livephase.phase.conditions import Conditions
+from livephase.phase.propagation import ImagingOptics
 from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
 
 
@@ -13,7 +14,7 @@ def test_the_defocus_number_is_wavelength_times_defocus_over_the_pixel_squared()
     told = Conditions(defocus_um=6.0, wavelength_um=0.55, lr_pixel_um=2.6, coherence=0.3)
     assert told.defocus_number == pytest.approx(0.55 * 6 / 2.6**2)
     np.testing.assert_allclose(told.vector(), [0.4882, 0.3, 1], atol=1e-4)
-    assert Conditions(-6.0, 0.55, 2.6).defocus_number == pytest.approx(-0.4882, abs=1e-4)
+    assert Conditions(-6.0, 0.55, 2.6, None).defocus_number == pytest.approx(-0.4882, abs=1e-4)
 
 
 def test_unknown_coherence_is_not_the_same_as_a_plane_wave() -> None:
@@ -31,8 +32,17 @@ def test_microscopes_of_equal_defocus_number_give_the_same_frame_in_the_paraxial
         defocus_um = 6.0 * (pixel_um / 0.65) ** 2 * 0.55 / wavelength_um
         setup = OpticalSetup(wavelength_um, 0.4, 0.0, pixel_um)
         frames.append(bin_pixels(intensity(phase, setup, defocus_um), 4))
-        assert Conditions(defocus_um, wavelength_um, 4 * pixel_um).defocus_number == pytest.approx(0.4882, abs=1e-4)
+        told = Conditions(defocus_um, wavelength_um, 4 * pixel_um, None)
+        assert told.defocus_number == pytest.approx(0.4882, abs=1e-4)
     contrast = frames[0].std()
     assert contrast > 0.02
     for frame in frames[1:]:
         assert np.abs(frame - frames[0]).max() < 0.05 * contrast
+
+
+def test_imaging_optics_are_conditions_with_a_known_coherence() -> None:
+    optics = ImagingOptics(6.0, 0.55, 2.6, 0.0, objective_na=0.4)
+    np.testing.assert_array_equal(optics.vector(), Conditions(6.0, 0.55, 2.6, 0.0).vector())
+    assert optics.defocus_number == Conditions(6.0, 0.55, 2.6, None).defocus_number
+    with pytest.raises(TypeError, match="coherence"):
+        ImagingOptics(6.0, 0.55, 2.6, objective_na=0.4)  # pyright: ignore[reportCallIssue]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from livephase.phase.exposure import TARGET, advise, foresee, noise_sd, saturated_fraction
-from livephase_devices.optics import SensorModel
+from livephase_devices.sensor import SensorModel
 
 SENSOR = SensorModel(bit_depth=12, offset_counts=100.0)
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pymmcore_plus.experimental.unicore import SimpleCameraDevice
 
-from livephase_devices.optics import OpticalSetup, SensorModel, uneven_illumination
+from livephase_devices.optics import OpticalSetup
 from livephase_devices.python_device import add_property
+from livephase_devices.sensor import SensorModel, uneven_illumination
 from livephase_devices.twin import world
 from livephase_devices.twin.field import FieldKey, FieldSource
 from livephase_devices.twin.lamp import Lamp, dust_transmission, moved_dish

@@ -53,9 +53,8 @@ class Models:
         self.first: KnownModel = self._configured or choose(self._known, optics).model
         problems = problems_of(self.first.card, optics)
         if problems:
-            log.warning(
-                "model '%s': %s %s", self.first.card.name, " ".join(problems), self._best(optics).advice(optics)
-            )
+            advice = self._best(optics).advice(optics, self._microscope.objective_na)
+            log.warning("model '%s': %s %s", self.first.card.name, " ".join(problems), advice)
 
     def advice(self, active: ModelCard, defocus_um: float | None) -> list[str]:
         """Say what to do where the model in use does not fit: at most one entry.

@@ -9,7 +9,8 @@ import numpy as np
 
 from livephase.errors import ConfigurationError
 from livephase.evaluation import drawing
-from livephase.evaluation.measured import compare, onto_grid, single_shot
+from livephase.evaluation.margins import TIE_MARGIN_UM
+from livephase.evaluation.measured import AGREEMENT_COLUMNS, compare, onto_grid, single_shot
 from livephase.evaluation.report import Picture, Table, render_png
 from livephase.phase.axial import fit_axial_derivative
 from livephase.phase.tie import solve_derivative
@@ -28,7 +29,6 @@ WAVELENGTH_UM = 0.55
 _INNER = {"z-10.3.tif": -10.3, "z-00.65_init.tif": -0.65, "z+00.0.tif": 0.0, "z+09.75.tif": 9.75}
 """Stage position, um. The stage moves against the lens: lens defocus is its negative (docs/data.md)."""
 _SHOTS = ("z-10.3.tif", "z+09.75.tif")
-_MARGIN_UM = 15.0
 
 
 def stack_figure(folder: Path, shelf: Shelf) -> tuple[Picture, Table]:
@@ -52,7 +52,7 @@ def stack_figure(folder: Path, shelf: Shelf) -> tuple[Picture, Table]:
     noise_sd = float(1.4826 * np.median(np.abs(pair - np.median(pair))) / np.sqrt(2))
     fit = fit_axial_derivative(np.stack(list(planes.values())), z_um, noise_sd)
     tie = solve_derivative(fit.derivative_per_um, fit.intensity, PIXEL_UM, WAVELENGTH_UM)
-    margin = round(_MARGIN_UM / PIXEL_UM)
+    margin = round(TIE_MARGIN_UM / PIXEL_UM)
     inside = np.zeros(tie.shape, np.float32)
     inside[margin:-margin, margin:-margin] = 1
     model = shelf.shipped
@@ -78,8 +78,7 @@ def stack_figure(folder: Path, shelf: Shelf) -> tuple[Picture, Table]:
         drawing.image(line[1], phase, f"{model.label}, correlation {found.correlation:.3f}", (low, high))
         image = drawing.image(line[2], shown, "TIE of the inner planes", (low, high))
         figure.colorbar(image, ax=line[2], label="rad", shrink=0.7)
-        cells = [found.correlation, found.correlation_short, found.slope, found.ssim_free, found.ssim_absolute]
-        rows.append([f"{name} ({defocus:+g} um)", *cells, found.pixels, " ".join(shot.problems) or "inside"])
+        rows.append([f"{name} ({defocus:+g} um)", *found.cells, " ".join(shot.problems) or "inside"])
         data[name] = {"agreement": asdict(found), "range_problems": shot.problems}
     picture = Picture(
         "defocus_stack",
@@ -94,18 +93,10 @@ def stack_figure(folder: Path, shelf: Shelf) -> tuple[Picture, Table]:
         render_png(figure),
         data,
     )
-    columns = [
-        "plane (lens defocus)",
-        "correlation",
-        "correlation, < 20 um",
-        "slope",
-        "SSIM, offset and scale free",
-        "SSIM, absolute",
-        "HR pixels",
-        "range",
-    ]
+    columns = ["plane (lens defocus)", *AGREEMENT_COLUMNS, "range"]
     note = (
-        f"{model.label} against TIE of the inner planes, {_MARGIN_UM:g} um from the border; wavelength assumed 0.55 um."
+        f"{model.label} against TIE of the inner planes, {TIE_MARGIN_UM:g} um from the border; "
+        "wavelength assumed 0.55 um."
     )
     return picture, Table("defocus_stack", "Measured defocus stack against TIE", note, columns, rows)
 

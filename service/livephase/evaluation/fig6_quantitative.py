@@ -9,6 +9,7 @@ import numpy as np
 from livephase.evaluation import classical, drawing
 from livephase.evaluation.dry_mass import segment_cells
 from livephase.evaluation.figures_of_merit import judge, to_json
+from livephase.evaluation.margins import OBJECTIVE_FIELD_MARGIN_PX
 from livephase.evaluation.report import Picture, render_png
 from livephase.training.fields import simulated_field
 from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 DEFOCI_UM = (3.0, 6.0, 9.0)
 SETUP_40X = OpticalSetup(0.55, 0.6, 0.3, 0.17, 4)
-_MARGIN_PX = 64
 """More than the reach of the light at 9 um, 9 um x tan(asin 0.6) = 40 pixels."""
 _FIELD_SEED = 987_654_321
 _COVERAGE = (0.45, 0.45)
@@ -39,9 +39,9 @@ def three_defoci_figure(shelf: Shelf, side_px: int) -> Picture:
     side_px : int
         Side of the HR field, a multiple of 32.
     """
-    side = side_px + 2 * _MARGIN_PX
+    side = side_px + 2 * OBJECTIVE_FIELD_MARGIN_PX
     whole = simulated_field(_FIELD_SEED, (side, side), SETUP_40X.hr_pixel_um, _COVERAGE)
-    inner = slice(_MARGIN_PX, -_MARGIN_PX)
+    inner = slice(OBJECTIVE_FIELD_MARGIN_PX, -OBJECTIVE_FIELD_MARGIN_PX)
     truth = whole[inner, inner]
     labels = segment_cells(truth, SETUP_40X.hr_pixel_um, SETUP_40X.wavelength_um)
     model = shelf.named.get(MODEL)

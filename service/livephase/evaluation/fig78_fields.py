@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from livephase.evaluation import classical, drawing
 from livephase.evaluation.dry_mass import segment_cells
 from livephase.evaluation.environment import usable_cores
+from livephase.evaluation.margins import WIDE_FIELD_MARGIN_PX as MARGIN_PX
 from livephase.evaluation.paper_frames import IN_FOCUS, Z6, Frame, PaperFrames, frame_noise_sd
 from livephase.evaluation.report import Picture, Table, render_png
 from livephase.training.fields import simulated_field
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from livephase.evaluation.models import Model, Shelf
     from livephase.evaluation.report import Cell
 
-_MARGIN_PX = 56
 _WIDE_SEED = 987_654_700
 _WIDE_COVERAGE = (0.4, 0.4)
 _WARM_UPS = 2
@@ -88,16 +88,16 @@ def wide_frames(cache: Path, shape: tuple[int, int]) -> tuple[Frame, Frame]:
     shape : tuple of int
         (Y, X) of the frames.
     """
-    rows, columns = (4 * side + 2 * _MARGIN_PX for side in shape)
+    rows, columns = (4 * side + 2 * MARGIN_PX for side in shape)
     path = cache / f"wide-{_WIDE_SEED}-{rows}x{columns}.npy"
     if not path.exists():
         save_array(path, simulated_field(_WIDE_SEED, (rows, columns), HR_PIXEL_UM, _WIDE_COVERAGE))
     whole = np.load(path, allow_pickle=False)
-    truth = np.ascontiguousarray(whole[_MARGIN_PX:-_MARGIN_PX, _MARGIN_PX:-_MARGIN_PX])
+    truth = np.ascontiguousarray(whole[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX])
     labels = segment_cells(truth, HR_PIXEL_UM, Z6.setup.wavelength_um)
 
     def frame(spec: SetSpec) -> Frame:
-        seen = expose(whole, _MARGIN_PX, spec, np.random.default_rng([_WIDE_SEED, int(spec.defocus_um)]))
+        seen = expose(whole, MARGIN_PX, spec, np.random.default_rng([_WIDE_SEED, int(spec.defocus_um)]))
         return Frame(seen, truth, labels, spec.defocus_um, spec.setup, frame_noise_sd("paper"))
 
     return frame(Z6), frame(IN_FOCUS)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from livephase.evaluation import drawing
-from livephase.evaluation.measured import Agreement, compare, judged_half, onto_grid, single_shot
+from livephase.evaluation.margins import TIE_MARGIN_UM
+from livephase.evaluation.measured import AGREEMENT_COLUMNS, compare, judged_half, onto_grid, single_shot
 from livephase.evaluation.microlens import read_planes
 from livephase.evaluation.report import Picture, Table, Target, render_png
 from livephase.phase.illumination import erode, find_field_stop
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from livephase.evaluation.report import Cell
 
 PIXEL_UM, DZ_UM, WAVELENGTH_UM = 0.2325, 2.5, 0.55
-MARGIN_UM = 15.0
 MODEL = "adaptive-20x"
 
 
@@ -52,12 +52,12 @@ def hela_figure(folder: Path, shelf: Shelf) -> tuple[list[Picture], Table, list[
     focused, defocused = read_planes(folder)
     tie = solve_tie(focused, defocused, DZ_UM, PIXEL_UM, WAVELENGTH_UM)
     stop = find_field_stop(defocused)
-    lit = np.ones(defocused.shape, np.bool_) if stop is None else erode(stop, round(MARGIN_UM / PIXEL_UM))
+    lit = np.ones(defocused.shape, np.bool_) if stop is None else erode(stop, round(TIE_MARGIN_UM / PIXEL_UM))
     pictures: list[Picture] = []
     rows: list[list[Cell]] = []
     targets: list[Target] = []
     for model in hela_models(shelf):
-        seen, said = judged_half(model, "tie_hela", (tie.shape[0], tie.shape[1]), round(MARGIN_UM / PIXEL_UM))
+        seen, said = judged_half(model, "tie_hela", (tie.shape[0], tie.shape[1]), round(TIE_MARGIN_UM / PIXEL_UM))
         shot = single_shot(model, defocused, PIXEL_UM, DZ_UM, WAVELENGTH_UM)
         reference = onto_grid(tie, PIXEL_UM, shot)
         judged = onto_grid((lit & seen).astype(np.float32), PIXEL_UM, shot) > 0.999
@@ -85,13 +85,13 @@ def hela_figure(folder: Path, shelf: Shelf) -> tuple[list[Picture], Table, list[
                 f"model's {4 * shot.hr_pixel_um:.3g} um pixels; S is not told, the flat field is estimated from "
                 "the frame. "
                 "Reference: universal TIE of the full-resolution pair. Judged inside the field stop, "
-                f"{MARGIN_UM:g} um from "
+                f"{TIE_MARGIN_UM:g} um from "
                 f"its edge; {said}. Medians of the judged pixels are removed from both phases.{outside}",
                 render_png(figure),
                 {"agreement": asdict(found), "judged": said, "range_problems": shot.problems},
             )
         )
-        rows.append(_row(model.label, found, said, shot.problems))
+        rows.append([model.label, *found.cells, said, " ".join(shot.problems) or "inside"])
         targets.append(
             Target(
                 f"correlation with TIE, measured HeLa frame, {model.label}",
@@ -104,36 +104,12 @@ def hela_figure(folder: Path, shelf: Shelf) -> tuple[list[Picture], Table, list[
                 f"one field, {found.pixels} HR pixels of {shot.hr_pixel_um:.3g} um; {said}",
             )
         )
-    table = Table("hela", "Measured HeLa frame against its TIE phase", _NOTE, _COLUMNS, rows)
+    columns = ["network", *AGREEMENT_COLUMNS, "judged", "range"]
+    table = Table("hela", "Measured HeLa frame against its TIE phase", _NOTE, columns, rows)
     return pictures, table, targets
 
 
-_COLUMNS = [
-    "network",
-    "correlation",
-    "correlation, < 20 um",
-    "slope",
-    "SSIM, offset and scale free",
-    "SSIM, absolute",
-    "HR pixels",
-    "judged",
-    "range",
-]
 _NOTE = (
     "Slope: of the single-shot phase over TIE. SSIM, absolute: only the offset is removed, which TIE leaves open. TIE "
     "itself is not exact: its regularisation damps periods over 200 um."
 )
-
-
-def _row(label: str, found: Agreement, said: str, problems: list[str]) -> list[Cell]:
-    return [
-        label,
-        found.correlation,
-        found.correlation_short,
-        found.slope,
-        found.ssim_free,
-        found.ssim_absolute,
-        found.pixels,
-        said,
-        " ".join(problems) or "inside",
-    ]

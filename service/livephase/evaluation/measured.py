@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from livephase.evaluation.models import Model
+    from livephase.evaluation.report import Cell
 
 LONG_PERIOD_UM = 20.0
 _HALVES = ("left", "right", "top", "bottom")
@@ -70,6 +71,21 @@ class Agreement:
     ssim_free: float
     ssim_absolute: float
     pixels: int
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Cells of a table, below ``AGREEMENT_COLUMNS``."""
+        return list(astuple(self))
+
+
+AGREEMENT_COLUMNS = [
+    "correlation",
+    f"correlation, < {LONG_PERIOD_UM:g} um",
+    "slope",
+    "SSIM, offset and scale free",
+    "SSIM, absolute",
+    "HR pixels",
+]
 
 
 def single_shot(

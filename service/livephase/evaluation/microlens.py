@@ -11,6 +11,7 @@ from scipy import ndimage
 from livephase.errors import ConfigurationError
 from livephase.evaluation import drawing
 from livephase.evaluation.classical import enlarge
+from livephase.evaluation.margins import LENS_MARGIN_UM
 from livephase.evaluation.report import Picture, render_png
 from livephase.phase.illumination import erode, find_field_stop
 from livephase.phase.tie import solve_tie
@@ -27,7 +28,6 @@ PIXEL_UM, DZ_UM, WAVELENGTH_UM = 0.2325, -1.0, 0.55
 LENS_INDEX = 1.46
 """Refractive index for the height: that of fused silica, an assumption; the data do not state it."""
 _FIT_RADIUS = 0.75
-_STOP_MARGIN_PX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def read_planes(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]
 
 def fit_lenses(phase_rad: NDArray[np.float32], lit: NDArray[np.bool_]) -> list[Lens]:
     """Fit every lens that lies whole inside the field stop."""
-    inside = erode(lit, _STOP_MARGIN_PX)
+    inside = erode(lit, round(LENS_MARGIN_UM / PIXEL_UM))
     low, high = np.percentile(phase_rad[inside], [5, 95])
     labels = ndimage.label((phase_rad > low + 0.25 * (high - low)) & inside)[0]
     edge = np.unique(labels[inside & ~ndimage.binary_erosion(inside, iterations=2)])

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from livephase.evaluation import fig4_defocus, fig5_coherence, real_phase, tables
+from livephase.evaluation import real_phase, tables
 from livephase.evaluation.environment import environment
 from livephase.evaluation.fig3_methods import methods_figure
 from livephase.evaluation.fig6_quantitative import three_defoci_figure
+from livephase.evaluation.fig45_conditions import COHERENCE, DEFOCUS, condition_figures
 from livephase.evaluation.fig78_fields import (
     measure,
     simulated_field_figure,
@@ -30,11 +31,13 @@ from livephase.evaluation.targets import Findings, paper_targets
 from livephase.training.metrics import ssim
 from livephase.training.paper_fields import SimulatedCulture
 from livephase.training.paper_sets import PAPER_COUNTS, Counts
-from livephase.training.paper_specs import COHERENCE_SETS, DEFOCUS_SETS, NOISE_SD
+from livephase.training.paper_specs import NOISE_SD
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from livephase.evaluation.fig45_conditions import Axis
+    from livephase.evaluation.generalisation import Sweep
     from livephase.evaluation.methods import Result
     from livephase.evaluation.models import Shelf
     from livephase.evaluation.paper_frames import Noise
@@ -146,17 +149,15 @@ class _PaperSuite:
             for index in range(fields)
         ]
         steps += [Step("noise 0.02", 8 * fields, self._more_noise), Step("real phase", 8, self._real)]
-        for sweep, specs, fixed in (
-            (self.found.defocus, DEFOCUS_SETS, fig4_defocus.fixed_models(self.shelf)),
-            (self.found.coherence, COHERENCE_SETS, fig5_coherence.fixed_models(self.shelf)),
-        ):
+        for axis, sweep in self._sweeps:
+            fixed = axis.fixed_models(self.shelf)
             steps += [
                 Step(
                     f"patches, {spec.name}",
                     12 + 3 * len(fixed),
                     partial(score_set, sweep, self.frames, spec, fixed, self.shelf.shipped),
                 )
-                for spec in specs
+                for spec in axis.sets
             ]
         steps += [
             Step("figures 3 to 5", 15, self._draw_simulated),
@@ -196,10 +197,8 @@ class _PaperSuite:
         frame = self.frames.field(Z6, index)
         self.report.pictures.append(methods_figure(frame, self.sample, scores, self.shelf, where))
         self.sample.clear()
-        for pictures, table in (
-            fig4_defocus.defocus_figures(self.found.defocus, self.frames, self.shelf),
-            fig5_coherence.coherence_figures(self.found.coherence, self.frames, self.shelf),
-        ):
+        for axis, sweep in self._sweeps:
+            pictures, table = condition_figures(axis, sweep, self.frames, self.shelf)
             self.report.pictures += pictures
             self.report.tables.append(table)
 
@@ -248,6 +247,10 @@ class _PaperSuite:
         self.report.tables = made[:4] + self.report.tables + made[4:]
         confluence = tables.confluences([frame for _, frame in named])
         self.report.targets = paper_targets(self.found, self.shelf, confluence, self.real_note)
+
+    @property
+    def _sweeps(self) -> list[tuple[Axis, Sweep]]:
+        return [(DEFOCUS, self.found.defocus), (COHERENCE, self.found.coherence)]
 
     @property
     def _sample_field(self) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from livephase.evaluation import real_phase, tables
 from livephase.evaluation.defocus_stack import stack_figure
 from livephase.evaluation.environment import environment
@@ -16,6 +14,7 @@ from livephase.evaluation.microlens import microlens_figure
 from livephase.evaluation.paper_frames import Z6, PaperFrames
 from livephase.evaluation.report import Report, Target
 from livephase.evaluation.steps import Step, run_steps
+from livephase.evaluation.targets import mass_target, real_ssim_target
 from livephase.training.paper_specs import SetSpec
 
 if TYPE_CHECKING:
@@ -102,16 +101,7 @@ def _targets(found: dict[tuple[float, Noise, float], Scores], label: str, note: 
     paper, frame, more = (summarise(found[6.0, noise, sd][label]) for noise, sd in real_phase.NOISES)
     fields = f"{paper['fields']} fields, {paper['ssim_low']:.3f}-{paper['ssim_high']:.3f} (paper's noise). {note}"
     return [
-        Target(
-            "SSIM, real cell phase through the model, z = 6 um, held-back images",
-            "–",
-            "0.95",
-            "0.97",
-            paper["ssim"],
-            frame["ssim"],
-            "",
-            fields,
-        ),
+        real_ssim_target(paper["ssim"], frame["ssim"], fields),
         Target(
             "SSIM, the same, noise 0.02 on the frame",
             "–",
@@ -122,19 +112,5 @@ def _targets(found: dict[tuple[float, Noise, float], Scores], label: str, note: 
             "",
             f"{more['fields']} fields, {more['ssim_low']:.3f}-{more['ssim_high']:.3f}",
         ),
-        Target(
-            "dry-mass bias of a cell, median of |bias|, real cell phase",
-            "–",
-            "5",
-            "2",
-            paper["mass_bias_abs_percent"],
-            frame["mass_bias_abs_percent"],
-            "%",
-            f"{paper['cells']} whole cells; signed medians {_percent(paper)} and {_percent(frame)}",
-        ),
+        mass_target("real cell phase", paper, frame),
     ]
-
-
-def _percent(summary: dict[str, float | None]) -> str:
-    value = summary["mass_bias_percent"]
-    return "–" if value is None or not np.isfinite(value) else f"{value:+.2f} %"

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Literal, Self
 
 from livephase.errors import InferenceError
+from livephase.inference.interrupts import interrupts_held
 from livephase.inference.process import Timeouts
 from livephase.inference.protocol import WorkerSettings
 from livephase.inference.supervisor import Job, Supervisor
@@ -100,7 +101,12 @@ class InferenceClient:
         self._supervisor = Supervisor(settings, timeouts or Timeouts(), self.card.scale)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except KeyboardInterrupt:
+            # The block is not entered, so that its end will not close either.
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -116,11 +122,12 @@ class InferenceClient:
         InferenceError
             The client was started before; make a new one.
         """
-        self._supervisor.start()
-        atexit.register(self.close)
+        with interrupts_held():
+            self._supervisor.start()
+            atexit.register(self.close)
 
     def close(self) -> None:
-        """End the worker and free the shared memory; frames that are not done fail. May be called twice."""
+        """End the worker and free the shared memory; frames that are not done fail. May be called again."""
         self._supervisor.close()
         atexit.unregister(self.close)
 

@@ -38,7 +38,7 @@ class Timeouts:
 
 
 class WorkerProcess:
-    """A spawned worker; used by one thread, but for ``heartbeat_age_s``.
+    """A spawned worker; used by one thread, but for ``heartbeat_age_s`` and ``kill``.
 
     Parameters
     ----------
@@ -131,6 +131,11 @@ class WorkerProcess:
         elif now - self._progress_at > limits.frame_s:
             return f"the inference worker (pid {self.pid}) is stuck: no progress for {limits.frame_s:g} s"
         return None
+
+    def kill(self) -> None:
+        """End the process at once and free nothing: for when the thread that would call ``stop`` is stuck."""
+        with contextlib.suppress(ValueError):  # closed already
+            self._process.kill()
 
     def stop(self, *, politely: bool) -> None:
         """End the process and free what belongs to it.

@@ -8,12 +8,15 @@
         └──────────────────┴──────────────── close ───────────────┴──────────────▶ stopped
 
 Only the supervisor thread touches the worker and the slots. Other threads put jobs into ``pending`` and wake it.
+What they do with the lock or the wake pipe, they do with Ctrl-C held back (``interrupts``); where they wait, they poll:
+a thread that is interrupted in ``Thread.join`` or ``Condition.wait`` may leave either broken.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from livephase.errors import InferenceError, WorkerDiedError
 from livephase.frames import PhaseResult
+from livephase.inference.interrupts import interrupts_held
 from livephase.inference.process import Timeouts, WorkerProcess
 from livephase.inference.protocol import Answer, Done, Ready, Request, StartFailed, WorkerSettings
 from livephase.inference.shared import FrameSlot
@@ -37,6 +41,10 @@ log = logging.getLogger(__name__)
 _SLOTS = 2
 """The worker computes in one while the other is filled or emptied."""
 _POLL_S = 0.2
+_WAIT_S = 0.005
+"""Between two looks of a thread that waits for the supervisor."""
+_CLOSE_S = 20.0
+"""The end of the worker and its thread takes 2 s at most, but for a callback that does not return."""
 _BACKOFF_S = (0.25, 30.0)
 
 
@@ -72,9 +80,10 @@ class Supervisor:
         self._settings = settings
         self._timeouts = timeouts
         self._scale = scale
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
+        self._ended = False
         self._state: InferenceState = "stopped"
         self._pending: deque[Job] = deque()
         self._in_flight: dict[int, tuple[Job, FrameSlot]] = {}
@@ -91,7 +100,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the thread and its first worker."""
-        with self._condition:
+        with interrupts_held(), self._lock:
             if self._thread is not None or self._closing.is_set():
                 msg = "this inference client was started before; make a new one"
                 raise InferenceError(msg)
@@ -100,37 +109,56 @@ class Supervisor:
             self._thread.start()
 
     def close(self) -> None:
-        """End worker and thread; every open future fails."""
-        self._closing.set()
-        self._wake()
-        if self._thread is None:
-            self._wake_reader.close()
-            self._wake_writer.close()
-        elif self._thread is not threading.current_thread():
-            self._thread.join()
+        """End worker and thread; every open future fails. An interrupted call may be repeated."""
+        with interrupts_held():
+            self._closing.set()
+            self._wake()
+            if self._thread is None:
+                self._wake_reader.close()
+                self._wake_writer.close()
+                return
+        if self._thread is threading.current_thread():
+            return
+        end = time.monotonic() + _CLOSE_S
+        while not self._ended:
+            if time.monotonic() > end:
+                log.error(
+                    "the supervision of inference is stuck in a callback, it is left behind; its worker is killed"
+                )
+                # Without the lock, which the stuck thread may hold.
+                if self._worker is not None:
+                    self._worker.kill()
+                return
+            time.sleep(_WAIT_S)
 
     def wait_ready(self, timeout_s: float) -> None:
         """Wait until the model is loaded; see ``InferenceClient.wait_ready``."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._state in ("ready", "stopped") or self._start_failed, timeout_s)
-            if self._state != "ready":
-                reason = self._error or f"the inference worker is {self._state} after {timeout_s:g} s"
-                raise InferenceError(reason)
+        end = time.monotonic() + timeout_s
+        while True:
+            with interrupts_held(), self._lock:
+                state, error = self._state, self._error
+                settled = state in ("ready", "stopped") or self._start_failed
+            if state == "ready":
+                return
+            if settled or time.monotonic() > end:
+                raise InferenceError(error or f"the inference worker is {state} after {timeout_s:g} s")
+            time.sleep(_WAIT_S)
 
     def submit(self, job: Job) -> None:
         """Take a job; its future fails when nothing is there to compute it."""
-        with self._condition:
-            accepted = self._state != "stopped" and not self._closing.is_set()
+        with interrupts_held():
+            with self._lock:
+                accepted = self._state != "stopped" and not self._closing.is_set()
+                if accepted:
+                    self._pending.append(job)
             if accepted:
-                self._pending.append(job)
-        if accepted:
-            self._wake()
-        else:
+                self._wake()
+        if not accepted:
             job.fail(InferenceError("inference is stopped; start it and submit the frame again"))
 
     def status(self) -> InferenceStatus:
         """Describe the present state."""
-        with self._condition:
+        with interrupts_held(), self._lock:
             worker = self._worker
             return InferenceStatus(
                 state=self._state,
@@ -146,6 +174,12 @@ class Supervisor:
             )
 
     def _supervise(self) -> None:
+        try:
+            self._keep_worker()
+        finally:
+            self._ended = True
+
+    def _keep_worker(self) -> None:
         while not self._closing.is_set():
             try:
                 error = self._run_worker()
@@ -160,9 +194,8 @@ class Supervisor:
             self._closing.wait(min(longest_s, shortest_s * 2**self._failures))
             # Until a frame is computed again, every attempt waits twice as long as the one before.
             self._failures = min(self._failures + 1, 16)
-        with self._condition:
+        with self._lock:
             self._state = "stopped"
-            self._condition.notify_all()
             self._wake_reader.close()
             self._wake_writer.close()
         self._fail_all(InferenceError("inference was closed before the frame was computed"))
@@ -175,7 +208,7 @@ class Supervisor:
             worker = WorkerProcess(self._settings, self._timeouts)
         except OSError as error:
             return self._note_end(InferenceError(f"the inference worker cannot be started ({error})"))
-        with self._condition:
+        with self._lock:
             self._worker = worker
         ended: InferenceError | None = None
         try:
@@ -189,19 +222,18 @@ class Supervisor:
                     self._feed(worker)
             return ended
         finally:
-            with self._condition:
+            with self._lock:
                 self._worker = self._runtime = None
             if ended is not None:
                 self._note_end(ended)
             worker.stop(politely=ended is None)
 
     def _note_end(self, error: InferenceError) -> InferenceError:
-        with self._condition:
+        with self._lock:
             self._start_failed = self._state != "ready"
             self._state = "restarting"
             self._error = str(error)
             self._restarts += 1
-            self._condition.notify_all()
         return error
 
     def _judge(self, worker: WorkerProcess) -> InferenceError | None:
@@ -215,14 +247,13 @@ class Supervisor:
             return InferenceError(answer.message)
         if isinstance(answer, Ready):
             worker.set_ready()
-            with self._condition:
+            with self._lock:
                 self._state, self._runtime, self._error = "ready", answer.runtime, None
                 self._start_failed = False
-                self._condition.notify_all()
             return None
         job, slot = self._in_flight[answer.sequence]
         phase_rad = slot.take() if isinstance(answer, Done) else None
-        with self._condition:
+        with self._lock:
             del self._in_flight[answer.sequence]
             if isinstance(answer, Done):
                 self._last_ms, self._runtime, self._failures = answer.inference_ms, answer.runtime, 0
@@ -238,16 +269,16 @@ class Supervisor:
         for slot in self._slots:
             if slot.index in busy:
                 continue
-            with self._condition:
-                job = self._next_job()
-                if job is None:
-                    return
+            job = self._next_job()
+            if job is None:
+                return
+            with self._lock:
                 self._sequence += 1
                 self._in_flight[self._sequence] = (job, slot)
             try:
                 segment = slot.put(job.pixels, self._scale)
             except (OSError, InferenceError) as error:
-                with self._condition:
+                with self._lock:
                     del self._in_flight[self._sequence]
                 job.future.set_exception(InferenceError(str(error)))
                 continue
@@ -266,26 +297,29 @@ class Supervisor:
             )
 
     def _next_job(self) -> Job | None:
-        while self._pending:
-            job = self._pending.popleft()
+        while True:
+            with self._lock:
+                if not self._pending:
+                    return None
+                job = self._pending.popleft()
+            # Without the lock: a future has its own, which whoever waits for it may hold.
             if job.future.set_running_or_notify_cancel():
                 return job
-        return None
 
     def _wake(self) -> None:
-        with self._condition:
+        with self._lock:
             if not self._awake and not self._wake_writer.closed:
                 self._awake = True
                 self._wake_writer.send_bytes(b"w")
 
     def _sleep_again(self) -> None:
-        with self._condition:
+        with self._lock:
             if self._awake:
                 self._wake_reader.recv_bytes()
                 self._awake = False
 
     def _fail_all(self, error: InferenceError) -> None:
-        with self._condition:
+        with self._lock:
             running = [job for job, _ in self._in_flight.values()]
             waiting = list(self._pending)
             self._in_flight.clear()

@@ -58,6 +58,10 @@ def main(pipe: Connection[Answer, Request | None], control_name: str, settings: 
         heart.join()
         slots.close()
         control.close()
+    # Taking the interpreter and torch apart lasts over two seconds on a busy machine: the service would have killed it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _serve(

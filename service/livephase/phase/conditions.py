@@ -30,7 +30,7 @@ class Conditions:
     defocus_um: float
     wavelength_um: float
     lr_pixel_um: float
-    coherence: float | None = None
+    coherence: float | None
 
     @property
     def defocus_number(self) -> float:

@@ -25,6 +25,8 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy.special import j1
 
+from livephase.phase.conditions import Conditions
+
 SCALE = 4
 """HR pixels per LR pixel along an axis."""
 
@@ -34,33 +36,19 @@ _KERNELS_KEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
-class ImagingOptics:
-    """How a frame was imaged.
+class ImagingOptics(Conditions):
+    """Conditions of a frame with all that its image depends on: S has a value, and the aperture is stated.
 
     Attributes
     ----------
-    defocus_um : float
-        Distance of the lens focus above the specimen.
-    wavelength_um : float
-        Mean wavelength.
-    lr_pixel_um : float
-        Camera pixel at the specimen.
     coherence : float
         S = NA_condenser / NA_objective.
     objective_na : float
         Numerical aperture of the objective.
     """
 
-    defocus_um: float
-    wavelength_um: float
-    lr_pixel_um: float
     coherence: float
     objective_na: float
-
-    @property
-    def defocus_number(self) -> float:
-        """Wavelength times defocus over the square of the LR pixel, dimensionless."""
-        return self.wavelength_um * self.defocus_um / self.lr_pixel_um**2
 
     @property
     def reach_px(self) -> float:

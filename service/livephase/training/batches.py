@@ -17,7 +17,7 @@ from torch import Tensor
 from livephase.phase.modelfile import INPUT_GAIN
 from livephase.training.fields import background_texture
 from livephase.training.pair_sources import MARGIN_HR_PX, SCALE, draw_setup, field_of, told
-from livephase.training.patches import SYMMETRIES
+from livephase.training.patches import SYMMETRIES, symmetric
 from livephase_devices.optics import bin_pixels, intensity
 
 if TYPE_CHECKING:
@@ -147,16 +147,6 @@ class GeneratedBatches:
 def network_input(frame: Array) -> Array:
     """Turn relative intensity (level 1) into what the network sees."""
     return (frame - 1) * INPUT_GAIN
-
-
-def symmetric(image: Array, symmetry: int) -> Array:
-    """Apply one of the eight symmetries of the square to a square image (Y, X); 0 leaves it as it is."""
-    xp = array_namespace(image)
-    if symmetry & 1:
-        image = xp.flip(image, axis=0)
-    if symmetry & 2:
-        image = xp.flip(image, axis=1)
-    return image.T if symmetry & 4 else image
 
 
 def expose(frame: Array, level: float, noise: Array, optics: OpticsPart, rng: np.random.Generator) -> Array:

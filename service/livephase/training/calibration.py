@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from livephase.phase.conditions import Conditions
 from livephase.phase.consistency import Comparison, compare
 from livephase.phase.misfit_calibration import MisfitCalibration
 from livephase.phase.preprocess import prepare
 from livephase.phase.propagation import SCALE, ImagingOptics
 from livephase.training.fields import measured_field, simulated_field
-from livephase_devices.optics import OpticalSetup, bin_pixels, intensity, uneven_illumination
+from livephase_devices.optics import OpticalSetup, bin_pixels, intensity
+from livephase_devices.sensor import uneven_illumination
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,8 +179,7 @@ def reconstruct_by(network: nn.Module) -> Reconstruct:
     device = next(network.parameters()).device
 
     def run(network_input: NDArray[np.float32], optics: ImagingOptics) -> NDArray[np.float32]:
-        conditions = Conditions(optics.defocus_um, optics.wavelength_um, optics.lr_pixel_um, optics.coherence)
-        told = torch.from_numpy(conditions.vector())[None].to(device)
+        told = torch.from_numpy(optics.vector())[None].to(device)
         with torch.inference_mode():
             phase = network(torch.from_numpy(network_input)[None, None].to(device), told)
         return phase[0, 0].float().cpu().numpy()

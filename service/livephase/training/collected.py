@@ -26,7 +26,7 @@ from livephase.training.experimental import SCALE, LabelledField
 from livephase.training.measured import MeasuredObject, read_measured
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -180,36 +180,46 @@ def load_collected(folder: Path) -> list[LabelledField]:
         The folder is no dataset, has no field, or a file is missing or not the one that was written.
     """
     dataset = read_dataset(folder)
+    return [pair for name, archive in _archives(folder, dataset) for pair in _pairs(dataset, name, archive)]
+
+
+def _archives(folder: Path, dataset: CollectedDataset) -> Iterator[tuple[str, Mapping[str, NDArray[Any]]]]:
+    """Open the fields one after the other, each once; name and arrays, which are read when they are asked for."""
     if not dataset.fields:
         raise ConfigurationError(f"{folder} holds no complete field; collect some first")
-    optics, border = dataset.optics, dataset.border_px
-    pairs: list[LabelledField] = []
     for entry in dataset.fields:
         path = folder / entry.file
         try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file = path.open("rb")
         except OSError as error:
             raise ConfigurationError(f"{path}: the dataset lists this file and it cannot be read") from error
-        if digest != entry.sha256:
-            raise ConfigurationError(f"{path}: not the file that was collected (its SHA-256 differs); restore it")
-        with np.load(path, allow_pickle=False) as archive:
-            label, frames, defoci = archive["label_rad"], archive["frames"], archive["defocus_um"]
-        label = np.ascontiguousarray(_inner(label, border))
-        for frame, defocus_um in zip(frames, defoci, strict=True):
-            flat = _inner(frame / estimate_background(frame, None), border // SCALE)
-            pairs.append(
-                LabelledField(
-                    name=entry.file,
-                    intensity=(flat / flat.mean()).astype(np.float32),
-                    phase_rad=label,
-                    valid=None,
-                    defocus_um=float(defocus_um),
-                    wavelength_um=optics.wavelength_um,
-                    lr_pixel_um=optics.hr_pixel_um * SCALE,
-                    coherence=optics.coherence,
-                )
+        with file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                raise ConfigurationError(f"{path}: not the file that was collected (its SHA-256 differs); restore it")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                yield entry.file, archive
+
+
+def _pairs(dataset: CollectedDataset, name: str, archive: Mapping[str, NDArray[Any]]) -> list[LabelledField]:
+    """Make the pairs of one field; they share its phase array."""
+    optics, border = dataset.optics, dataset.border_px
+    label = np.ascontiguousarray(_inner(archive["label_rad"], border))
+    pairs: list[LabelledField] = []
+    for frame, defocus_um in zip(archive["frames"], archive["defocus_um"], strict=True):
+        flat = _inner(frame / estimate_background(frame, None), border // SCALE)
+        pairs.append(
+            LabelledField(
+                name=name,
+                intensity=(flat / flat.mean()).astype(np.float32),
+                phase_rad=label,
+                valid=None,
+                defocus_um=float(defocus_um),
+                wavelength_um=optics.wavelength_um,
+                lr_pixel_um=optics.hr_pixel_um * SCALE,
+                coherence=optics.coherence,
             )
+        )
     return pairs
 
 
@@ -239,12 +249,10 @@ def load_objects(folder: Path) -> list[MeasuredObject]:
         return [read_measured(path) for path in sorted(folder.glob("*.npz"))]
     dataset = read_dataset(folder)
     optics, border = dataset.optics, dataset.border_px
-    labelled = load_collected(folder)
     objects: list[MeasuredObject] = []
-    for entry in dataset.fields:
-        pairs = [pair for pair in labelled if pair.name == entry.file]
-        with np.load(folder / entry.file, allow_pickle=False) as archive:
-            plane = archive["stack"][int(np.argmin(np.abs(archive["plane_um"])))]
+    for name, archive in _archives(folder, dataset):
+        pairs = _pairs(dataset, name, archive)
+        plane = archive["stack"][int(np.argmin(np.abs(archive["plane_um"])))]
         plane = _inner(plane / estimate_background(plane, None), border)
         phase = pairs[0].phase_rad
         objects.append(

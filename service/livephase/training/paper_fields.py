@@ -41,6 +41,9 @@ _SPREAD_UM2_PER_PG = (1.0, 3.2)
 _AGE_H = (3.0, 12.0)
 _TYPICAL_MASS_PG = 240.0
 
+_PIXELS: dict[tuple[Path, str], str] = {}
+"""What this process has found of each measured field: a dozen names ask for it for every frame."""
+
 HELD_BACK_FILES = ("dense_003", "dense_008")
 """The measured fields that no shipped model was trained on."""
 
@@ -97,9 +100,13 @@ class SimulatedCulture:
         return {"train": self.train_fields, "validation": self.validation_fields, "test": self.test_fields}[split]
 
     def identity(self, split: Split, index: int) -> str:
-        """What a field depends on, as text."""
+        """Which field it is, as text; what is drawn for it, noise and patches, is seeded with this."""
         fixed = [_MARGIN_PX, _COVERAGE, _SPREAD_UM2_PER_PG, _AGE_H, version("livephase")]
         return json.dumps([self.seed, split, index, self.count(split), self.side_px, fixed])
+
+    def kept_as(self, split: Split, index: int) -> str:
+        """Text that files made of a field are named by."""
+        return self.identity(split, index)
 
     def render(self, split: Split, index: int) -> PhaseField:
         """Make a field."""
@@ -161,9 +168,22 @@ class MeasuredPhase:
         return len(self.files(split))
 
     def identity(self, split: Split, index: int) -> str:
-        """What a field depends on, as text."""
+        """Which field it is, as text; what is drawn for it, noise and patches, is seeded with this."""
         content = hashlib.sha256(self.files(split)[index].read_bytes()).hexdigest()
         return json.dumps([content, _LEAST_MARGIN_PX, version("livephase")])
+
+    def kept_as(self, split: Split, index: int) -> str:
+        """Text that files made of a field are named by: its pixels are part of it, as the code that makes them changes.
+
+        Seeds do not depend on the pixels, whose last digits may differ between processors.
+        """
+        identity = self.identity(split, index)
+        path = self.files(split)[index]
+        if (path, identity) not in _PIXELS:
+            made = self.render(split, index)
+            digest = hashlib.sha256(np.ascontiguousarray(made.phase_rad).tobytes()).hexdigest()
+            _PIXELS[path, identity] = json.dumps([digest, made.phase_rad.shape, made.margin_px])
+        return identity + _PIXELS[path, identity]
 
     def render(self, split: Split, index: int) -> PhaseField:
         """Read a field and cut it to a whole number of network strides."""
@@ -176,10 +196,17 @@ class MeasuredPhase:
 Source = SimulatedCulture | MeasuredPhase
 
 
-def source_digest(source: Source) -> str:
-    """SHA-256 of everything that the fields of a source and their patch grid depend on."""
-    parts = [source.identity(split, index) for split in SPLITS for index in range(source.count(split))]
-    return hashlib.sha256(json.dumps([source.stride_px, *parts]).encode()).hexdigest()
+def source_digests(source: Source) -> tuple[str, str]:
+    """SHA-256 of all fields of a source and their patch grid: for seeds, and for the names of files."""
+    fields: list[tuple[Split, int]] = [(split, index) for split in SPLITS for index in range(source.count(split))]
+    seeds, names = (
+        hashlib.sha256(json.dumps([source.stride_px, *parts]).encode()).hexdigest()
+        for parts in (
+            [source.identity(split, index) for split, index in fields],
+            [source.kept_as(split, index) for split, index in fields],
+        )
+    )
+    return seeds, names
 
 
 def describe_source(source: Source) -> dict[str, object]:
@@ -217,7 +244,7 @@ def phase_field(source: Source, split: Split, index: int, cache: Path) -> PhaseF
     """
     if not 0 <= index < source.count(split):
         raise IndexError(f"the {split} split has {source.count(split)} fields, no field {index}")
-    digest = hashlib.sha256(source.identity(split, index).encode()).hexdigest()
+    digest = hashlib.sha256(source.kept_as(split, index).encode()).hexdigest()
     path = cache / f"field-{digest[:16]}.npy"
     if not path.exists():
         made = source.render(split, index)

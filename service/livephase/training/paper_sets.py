@@ -26,9 +26,18 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from livephase.errors import ConfigurationError
-from livephase.training.paper_fields import SPLITS, Source, Split, phase_field, save_array, source_digest
+from livephase.training.paper_fields import SPLITS, Source, Split, phase_field, save_array, source_digests
 from livephase.training.paper_specs import HR_PIXEL_UM, SCALE, SetSpec, expose
-from livephase.training.patches import SYMMETRIES, Patches, draw_augmented, edge_map, grid, occupied, symmetric
+from livephase.training.patches import (
+    SYMMETRIES,
+    SYMMETRY_NUMBERING,
+    Patches,
+    draw_augmented,
+    edge_map,
+    grid,
+    occupied,
+    symmetric,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -207,12 +216,10 @@ def adaptive_training(sets: Sequence[PaperSet], each: int = 100) -> tuple[Patche
 
 def _frame(spec: SetSpec, source: Source, split: Split, index: int, cache: Path) -> NDArray[np.float32]:
     """Return the camera frame (Y, X) of one field, made once and kept as a file."""
-    content = f"{source.identity(split, index)} {spec.digest}"
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    path = cache / f"frame-{digest[:16]}.npy"
+    path = cache / f"frame-{_sha256(f'{source.kept_as(split, index)} {spec.digest}')[:16]}.npy"
     if not path.exists():
         field = phase_field(source, split, index, cache)
-        rng = np.random.default_rng(int(digest, 16))
+        rng = np.random.default_rng(int(_sha256(f"{source.identity(split, index)} {spec.digest}"), 16))
         save_array(path, expose(field.phase_rad.astype(np.float32), field.margin_px, spec, rng))
     return cast("NDArray[np.float32]", np.load(path, allow_pickle=False))
 
@@ -222,11 +229,13 @@ def _chosen(source: Source, split: Split, counts: Counts, cache: Path) -> NDArra
 
     Only the fields of that split are made: an evaluation needs none of those that train.
     """
-    content = json.dumps([source_digest(source), list(counts), PATCH_HR_PX, split])
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    path = cache / f"division-{digest[:16]}.npy"
+    seeds, names = source_digests(source)
+    rest = [list(counts), PATCH_HR_PX, split]
+    # What is drawn does not depend on how symmetries are numbered; only training patches have any.
+    kept_as = json.dumps([names, *rest]) + (SYMMETRY_NUMBERING if split == "train" else "")
+    path = cache / f"division-{_sha256(kept_as)[:16]}.npy"
     if not path.exists():
-        rng = np.random.default_rng(int(digest, 16))
+        rng = np.random.default_rng(int(_sha256(json.dumps([seeds, *rest])), 16))
         save_array(path, _choose(source, split, getattr(counts, split), cache, rng))
     return cast("NDArray[np.int64]", np.load(path, allow_pickle=False))
 
@@ -251,3 +260,7 @@ def _choose(source: Source, split: Split, count: int, cache: Path, rng: np.rando
         return np.append(patches, np.zeros((count, 1), np.int64), axis=1)
     drawn = draw_augmented(unique, count, rng)
     return np.append(patches[drawn[:, 0]], drawn[:, 1:], axis=1)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

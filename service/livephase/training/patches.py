@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from array_api_compat import array_namespace
 from scipy.ndimage import gaussian_filter, sobel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Array = Any
+"""A numpy array or a torch tensor."""
+
 SYMMETRIES = 8
 """Four rotations, each mirrored or not."""
+SYMMETRY_NUMBERING = "1 mirrors Y, 2 mirrors X, 4 then transposes"
+"""The bits of a symmetry's number. It belongs to the identity of whatever keeps such numbers on disk."""
 EDGE_RAD_PER_UM = 0.05
 """A slope of the phase above this is an edge: ten times the ripple of a measured empty background, a third of the
 median slope inside a cell, both after the smoothing below."""
 LEAST_EDGE_FRACTION = 0.01
 """A patch with fewer edge pixels is empty: 1 % of 256 x 256 pixels of 0.65 um is about half a flat cell."""
 _SMOOTHING_PX = 2.0
-
-T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,23 +117,27 @@ def occupied(edges: NDArray[np.bool_], corners: NDArray[np.int64], size_px: int)
     return np.array(fractions, np.float64).reshape(-1) >= LEAST_EDGE_FRACTION
 
 
-def symmetric(patch: NDArray[T], symmetry: int) -> NDArray[T]:
-    """Turn and mirror a patch.
+def symmetric(image: Array, symmetry: int) -> Array:
+    """Turn and mirror a square image.
 
     Parameters
     ----------
-    patch : NDArray
-        (..., Y, X).
+    image : Array
+        (..., Y, X) with Y = X, numpy or torch.
     symmetry : int
-        0 to 7: quarter turns, plus 4 for the mirror image.
+        0 to 7, see ``SYMMETRY_NUMBERING``; 0 leaves the image as it is.
 
     Returns
     -------
-    NDArray
-        The patch; symmetry 0 leaves it as it is.
+    Array
+        The image; numpy gives a view.
     """
-    turned = np.rot90(patch, symmetry % 4, axes=(-2, -1))
-    return turned[..., ::-1] if symmetry >= 4 else turned
+    xp = array_namespace(image)
+    if symmetry & 1:
+        image = xp.flip(image, axis=-2)
+    if symmetry & 2:
+        image = xp.flip(image, axis=-1)
+    return xp.matrix_transpose(image) if symmetry & 4 else image
 
 
 def draw_augmented(unique: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
