@@ -41,9 +41,9 @@ class FaultyCamera(CameraDevice):
     - ``old``: the image before, once more;
     - ``overwritten``: the next exposure is written over the image that was delivered.
 
-    ``EventFault`` takes the same kinds at any call. ``Grain`` = 1 gives every image a pattern that does not change: its
-    last column holds the row. ``InitFault`` makes initialisation ``raise`` or ``hang``. ``FrameNumber`` is the number
-    of the last exposure, ``FrameExposure-ms`` its exposure time.
+    ``EventFault`` takes the same kinds at any call. ``Grain`` = 1 gives every image structure that stays:
+    its right half holds the column. ``InitFault`` makes initialisation ``raise`` or ``hang``. ``FrameNumber`` is the
+    number of the last exposure, ``FrameExposure-ms`` its exposure time.
     """
 
     def __init__(self) -> None:
@@ -168,7 +168,8 @@ class FaultyCamera(CameraDevice):
             if fault == "torn":
                 buffer[half:] = (self._number - 1) % 65536
             if self._settings["Grain"]:
-                buffer[:, -1] = np.arange(len(buffer))
+                right = _SHAPE[1] // 2
+                buffer[:, right:] = np.arange(right, _SHAPE[1])
         self._image = buffer
 
     def _due(self) -> str:

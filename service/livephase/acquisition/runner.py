@@ -26,6 +26,7 @@ from livephase.acquisition.schedule import Schedule
 from livephase.clock import UtcAnchor
 from livephase.errors import StorageError
 from livephase_devices.errors import DeviceError
+from livephase_devices.lens.role import LENS_TOLERANCE_UM
 
 if TYPE_CHECKING:
     from livephase.acquisition.plan import AcquisitionPlan
@@ -179,6 +180,7 @@ class Run:
         if not complete and not self._stop.is_set():
             self._observer.fault(f"run {self.run_id}: some phase images are missing; the inference worker was too slow")
         if failure is not None:
+            log.error("run %s failed: %s", self.run_id, failure)
             self._close("failed", failure)
         elif self._stop.is_set() and (not complete or self._next_index < self.plan.time_points):
             self._close(self._stop_state, self._stop_reason)
@@ -187,11 +189,9 @@ class Run:
 
     def _record(self) -> str | None:
         """Run the time points; return why the run failed, or None when it ended or was stopped."""
-        if self.plan.exposure_ms is not None:
-            try:
-                self._microscope.set_exposure_ms(self.plan.exposure_ms)
-            except DeviceError as error:
-                return str(error)
+        problem = self._set_exposure()
+        if problem is not None:
+            return problem
         schedule = Schedule(time.monotonic_ns(), self.plan.interval_s, self.plan.time_points)
         with self._lock:
             self._schedule = schedule
@@ -223,6 +223,22 @@ class Run:
             self._observer.run_changed(self.progress)
         return None
 
+    def _set_exposure(self) -> str | None:
+        """Set the plan's exposure; after ``ATTEMPTS`` errors return the last one."""
+        reason = None
+        for attempt in range(ATTEMPTS):
+            if attempt and self._stop.wait(RETRY_PAUSE_S * 2 ** (attempt - 1)):
+                break
+            try:
+                if self.plan.exposure_ms is not None:
+                    self._microscope.set_exposure_ms(self.plan.exposure_ms)
+            except DeviceError as error:
+                reason = self._device_fault = str(error)
+                log.warning("run %s: attempt %d before the first time point: %s", self.run_id, attempt + 1, error)
+            else:
+                return None
+        return reason
+
     def _take(self) -> tuple[CameraFrame | None, str]:
         """Confirm the defocus and take one frame; after ``ATTEMPTS`` errors None and the last error."""
         reason = ""
@@ -230,12 +246,15 @@ class Run:
             if attempt and self._stop.wait(RETRY_PAUSE_S * 2 ** (attempt - 1)):
                 break
             try:
+                confirmed_um = None
                 if self._microscope.config.lens is not None:
-                    self._microscope.set_defocus_um(self.plan.defocus_um)  # fails where the lens stands elsewhere
+                    # fails where the lens stands elsewhere
+                    confirmed_um = self._microscope.set_defocus_um(self.plan.defocus_um)
                 frame = self._microscope.snap()
+                self._refuse_moved_lens(frame, confirmed_um)
             except DeviceError as error:
                 reason = self._device_fault = str(error)
-                log.warning("run %s: attempt %d of time point: %s", self.run_id, attempt + 1, error)
+                log.warning("run %s: time point %d, attempt %d: %s", self.run_id, self._next_index, attempt + 1, error)
                 continue
             if frame.pixels.shape == self._frame_shape:
                 self._device_fault = None
@@ -244,6 +263,17 @@ class Run:
                 f"the camera gave a frame of {frame.pixels.shape}, the run records {self._frame_shape}"
             )
         return None, reason
+
+    def _refuse_moved_lens(self, frame: CameraFrame, confirmed_um: float | None) -> None:
+        """Fail where the lens, asked again when the frame was exposed, did not stand where it had arrived."""
+        if confirmed_um is None or frame.defocus_um is None:
+            return
+        if abs(frame.defocus_um - confirmed_um) > LENS_TOLERANCE_UM:
+            raise DeviceError(
+                f"had arrived at a defocus of {confirmed_um:g} um but reports {frame.defocus_um:g} um at the exposure; "
+                "check that it is powered and not blocked",
+                self._microscope.config.lens or self._microscope.config.name,
+            )
 
     def _keep(self, index: int, frame: CameraFrame, schedule: Schedule) -> None:
         """Make the raw frame durable, then hand it on."""
