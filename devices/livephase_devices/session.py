@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from pymmcore_plus import CMMCorePlus
-from pymmcore_plus.experimental.unicore import UniMMCore
 
 from livephase_devices import loading
+from livephase_devices.core import DeviceCore
 from livephase_devices.errors import (
     DeviceError,
     DeviceNotFoundError,
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LOAD_FACTOR = 6
-"""Loading may take this many call time-outs: devices home and warm up while they initialise."""
+LOAD_FACTOR = 12
+"""One device may take this many call time-outs to initialise: devices home and warm up meanwhile."""
 _GREY_TYPES = (np.dtype(np.uint8).str, np.dtype(np.uint16).str)
 _BUSY_POLL_S = 0.002
 _LEAST_STRUCTURE = 0.05
@@ -80,7 +80,7 @@ class CoreSession:
         self._unreadable: set[str] = set()
         self._recorded: dict[str, tuple[str, str]] = {}
         self.lens: Lens | None = None
-        self.core = UniMMCore()
+        self.core = DeviceCore()
         # Python callbacks from the core's own threads are what aborts the process at exit ("FATAL: exception not
         # rethrown"). CMMCorePlus overrides this call with a refusal; the method below it is Micro-Manager's own.
         super(CMMCorePlus, self.core).registerCallback(None)
@@ -91,9 +91,14 @@ class CoreSession:
         """Load and check the configuration; see ``livephase_devices.loading.load`` for the errors."""
         self.core.setTimeoutMs(max(1, round(self.config.call_timeout_s * 1000)))
         loaded_sessions.add(self)
-        with self.touching(self.config.cfg.name, "load", _LOAD_FACTOR * self.config.call_timeout_s):
-            self._recorded = loading.load(self.core, self.config)
-            self.lens = find_lens(self)
+        limit_s = LOAD_FACTOR * self.config.call_timeout_s
+        self.core.naming = lambda label, action: self.touching(label, action, limit_s)
+        try:
+            with self.touching(self.config.cfg.name, "load", limit_s):
+                self._recorded = loading.load(self.core, self.config)
+                self.lens = find_lens(self)
+        finally:
+            del self.core.naming  # from here on every call names its device by itself
         self.camera_is_python = self.core.isPyDevice(self.config.camera)
         self._images_differ = self.core.getDeviceLibrary(self.config.camera) not in _REPEATING
         self._check_pixel_format()

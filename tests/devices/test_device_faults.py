@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from livephase_devices import faults
+from livephase_devices import faults, session
+from livephase_devices import microscope as microscope_module
 from livephase_devices.errors import DeviceError, DeviceTimeoutError, LivephaseError
 from livephase_devices.microscope import Microscope
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from devices.conftest import MakeConfig
+
+    from livephase_devices.config import MicroscopeConfig
 
 DEADLINE_S = 20.0
 BOTH_KINDS_OF_LENS = pytest.mark.parametrize("faulty_lens", ["Lens", "Lens.Current-mA"])
@@ -194,10 +197,57 @@ def test_a_device_that_does_not_initialise_is_named(make_config: MakeConfig, fau
 
 def test_a_device_that_hangs_while_it_initialises(make_config: MakeConfig, faulty_cfg: str, no_leaks: None) -> None:
     hanging = faulty_cfg.replace("Property,Core", "#py Property,Camera,InitFault,hang\nProperty,Core")
-    microscope = Microscope(make_config(hanging, call_timeout_s=0.1))
-    with pytest.raises(DeviceTimeoutError, match=r"^test.cfg: did not answer within 0.6 s \(load\)"):
+    microscope = Microscope(make_config(hanging, call_timeout_s=0.05))
+    with pytest.raises(DeviceTimeoutError, match=r"^Camera: did not answer within 0.6 s \(initialise\)"):
         microscope.open()
     faults.release_hangs()
+
+
+@pytest.mark.parametrize("kind", ["hang", "raise", "vanish"])
+@pytest.mark.parametrize("label", ["Camera", "Lens"])
+def test_a_fault_at_every_call_while_loading(
+    make_config: MakeConfig,
+    faulty_cfg: str,
+    no_leaks: None,
+    monkeypatch: pytest.MonkeyPatch,
+    label: str,
+    kind: str,
+) -> None:
+    """The device is named, and nothing stays loaded."""
+    monkeypatch.setattr(microscope_module, "_HUNG_CLOSE_S", 0.05)
+    monkeypatch.setattr(session, "LOAD_FACTOR", 1)
+    cfg = faulty_cfg + f"#py Property,{label},Current-mA,0\n" * (label == "Lens") + "#py Property,Camera,Exposure,1\n"
+
+    def changed(index: int) -> MicroscopeConfig:
+        fault = "".join(
+            f"#py Property,{label},{name},{value}\n" for name, value in (("EventFault", kind), ("EventFaultAt", index))
+        )
+        text = cfg.replace("Property,Core", f"{fault}Property,Core")
+        recorded = ("Camera.FrameNumber",)
+        timeout_s = 0.3 if kind == "hang" else 30.0
+        return make_config(text, lens="Lens", call_timeout_s=timeout_s, recorded_properties=recorded)
+
+    with Microscope(make_config(cfg, lens="Lens", recorded_properties=("Camera.FrameNumber",))):
+        calls = [event.call for event in faults.history if event.device == label]
+    calls = calls[len(calls) - 1 - calls[::-1].index("initialise") :]
+    assert len(calls) > 5
+    for index, call in enumerate(calls):
+        microscope = Microscope(changed(index))
+        error = None
+        try:
+            microscope.open()
+        except DeviceError as raised:
+            error = raised
+        if error is not None:
+            assert error.device == label or (kind != "hang" and label in str(error)), f"{call}: {error}"
+            assert not microscope.state().is_open
+        else:
+            # Loading reads every property once; one that cannot be read is no reason to refuse the microscope.
+            assert kind == "raise"
+            assert call.startswith("read ")
+            microscope.close()
+        faults.release_hangs()
+        faults.replug()
 
 
 def test_closing_while_a_call_hangs(make_config: MakeConfig, faulty_cfg: str, no_leaks: None) -> None:
