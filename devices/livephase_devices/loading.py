@@ -84,9 +84,10 @@ def load(core: UniMMCore, config: MicroscopeConfig) -> dict[str, tuple[str, str]
         except Exception as error:
             # A dead device often makes a later line fail: the first cause is the useful one.
             failed.raise_first()
-            _raise_device_error(error)
             reason = one_line(_innermost(error))
             hint = f"; {_INITIALIZE_HINT}" if "uninitialized" in reason else ""
+            if not hint:
+                _raise_device_error(error)
             raise MicroscopeConfigError(f"{_failing_line(error)}{reason}{hint}", str(config.cfg)) from error
         failed.raise_first()
     _check_initialised(core, config)
