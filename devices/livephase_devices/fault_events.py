@@ -39,7 +39,7 @@ class Event:
     device : str
         Label of the device.
     index : int
-        Number of the call, from 0 at loading or since ``Events`` was set to 0.
+        Number of the call, from 0 at loading or from what ``NextEvent`` was set to.
     call : str
         ``"snap"``, ``"read the position"`` and so on.
     kind : str
@@ -89,8 +89,9 @@ class EventFaults:
 
     Properties: ``EventFault`` happens to the calls ``EventFaultAt`` .. ``EventFaultAt + EventFaultCount - 1``:
     ``none``, ``hang``, ``stall`` (takes ``StallTime-s`` and then works), ``raise``, ``vanish`` (this call and all
-    later ones raise until ``replug``), or a kind of the device's own. ``Events`` is the number of calls so far; set it
-    to 0 to count anew. Access to these properties and to the device's other switches is no event.
+    later ones raise until ``replug``), or a kind of the device's own. Calls count from 0 at loading; setting
+    ``NextEvent`` gives the next call that number. Access to these properties and to the device's other switches is no
+    event.
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ class EventFaults:
     def __init__(self, device: Device, own_kinds: tuple[str, ...], gone: str) -> None:
         self._device = device
         self._gone_text = gone
-        self._count = 0
+        self._count = self._set_to = 0
         self._gone_since: int | None = None
         self._settings: dict[str, Any] = {
             "EventFault": "none",
@@ -118,7 +119,7 @@ class EventFaults:
         add_property(device, "EventFaultAt", int, *self._access("EventFaultAt"), limits=(0, NO_END))
         add_property(device, "EventFaultCount", int, *self._access("EventFaultCount"), limits=(0, NO_END))
         add_property(device, "StallTime-s", float, *self._access("StallTime-s"), limits=(0, 3600))
-        add_property(device, "Events", int, lambda: self._count, self._restart, limits=(0, NO_END))
+        add_property(device, "NextEvent", int, lambda: self._set_to, self._renumber, limits=(0, NO_END))
 
     def _access(self, name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         def write(value: Any) -> None:
@@ -126,8 +127,8 @@ class EventFaults:
 
         return lambda: self._settings[name], write
 
-    def _restart(self, count: int) -> None:
-        self._count = count
+    def _renumber(self, index: int) -> None:
+        self._count = self._set_to = index
 
     def call(self, name: str, frame: int = -1) -> str:
         """Count a call; hang, stall or raise where that is due; return the fault, which may be the device's own."""

@@ -275,7 +275,7 @@ class Rig:
             assert microscope._session is not None
             core = microscope._session.core
             for label in ("Camera", "Lens"):
-                core.setProperty(label, "Events", 0)
+                core.setProperty(label, "NextEvent", 0)
             if scenario is not None:
                 core.setProperty(scenario.device, "EventFaultAt", index)
                 core.setProperty(scenario.device, "EventFaultCount", scenario.count)
