@@ -339,11 +339,12 @@ def rig(
     tmp_path: Path,
     untrained_model: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     no_leaks: None,
 ) -> Iterator[Rig]:
     """Make runs; the parameter says whether a whole sweep is wanted."""
     # pytest keeps what is logged, and the core's debug lines hold every core with its threads.
-    monkeypatch.setattr(logging.getLogger("pymmcore-plus"), "level", logging.WARNING)
+    caplog.set_level(logging.WARNING, logger="pymmcore-plus")
     monkeypatch.setattr(runner, "RETRY_PAUSE_S", 0.01)
     monkeypatch.setattr(runner, "GIVE_UP_S", GIVE_UP_S)
     stopped = InferenceClient(untrained_model, "torch-cpu", lr_pixel_um=2.6, wavelength_um=0.55)
