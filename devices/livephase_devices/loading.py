@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 
 from pymmcore_plus import DeviceInitializationState, DeviceType
 
-from livephase_devices.errors import DeviceError, DeviceNotFoundError, MicroscopeConfigError, PropertyError
+from livephase_devices.errors import (
+    DeviceError,
+    DeviceNotFoundError,
+    DeviceTimeoutError,
+    MicroscopeConfigError,
+    PropertyError,
+)
 from livephase_devices.properties import find_property
 
 if TYPE_CHECKING:
@@ -39,6 +45,15 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
+def _raise_device_error(error: BaseException) -> None:
+    """Raise what names a device in pymmcore-plus' chain: any time-out, and errors that belong to no line of the cfg."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DeviceTimeoutError) or (isinstance(cause, DeviceError) and not _failing_line(error)):
+            raise cause
+        cause = cause.__cause__
+
+
 def load(core: UniMMCore, config: MicroscopeConfig) -> dict[str, tuple[str, str]]:
     """Load ``config.cfg`` and check every device and the roles of camera and xy stage.
 
@@ -53,6 +68,8 @@ def load(core: UniMMCore, config: MicroscopeConfig) -> dict[str, tuple[str, str]
         The cfg does not exist, has a line that cannot be carried out, or needs device adapters that are not there.
     DeviceNotFoundError
         A role names a device that the cfg does not load.
+    DeviceTimeoutError
+        A device stays busy.
     DeviceError
         A device did not initialise, or has the wrong type for its role.
     PropertyError
@@ -69,6 +86,8 @@ def load(core: UniMMCore, config: MicroscopeConfig) -> dict[str, tuple[str, str]
             failed.raise_first()
             reason = one_line(_innermost(error))
             hint = f"; {_INITIALIZE_HINT}" if "uninitialized" in reason else ""
+            if not hint:
+                _raise_device_error(error)
             raise MicroscopeConfigError(f"{_failing_line(error)}{reason}{hint}", str(config.cfg)) from error
         failed.raise_first()
     _check_initialised(core, config)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from pymmcore_plus import CMMCorePlus
-from pymmcore_plus.experimental.unicore import UniMMCore
 
 from livephase_devices import loading
+from livephase_devices.core import DeviceCore
 from livephase_devices.errors import (
     DeviceError,
     DeviceNotFoundError,
@@ -41,10 +41,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LOAD_FACTOR = 6
-"""Loading may take this many call time-outs: devices home and warm up while they initialise."""
+LOAD_FACTOR = 12
+"""One device may take this many call time-outs to initialise: devices home and warm up meanwhile."""
 _GREY_TYPES = (np.dtype(np.uint8).str, np.dtype(np.uint16).str)
 _BUSY_POLL_S = 0.002
+_LEAST_STRUCTURE = 0.05
+"""Part of a row's pixels that must differ from its median before the row can tell an old image from a new one."""
+_REPEATING = ("DemoCamera", "livephase_devices.replay")
+"""Device libraries whose cameras have no noise of their own: the same image twice is no fault."""
 
 loaded_sessions: weakref.WeakSet[CoreSession] = weakref.WeakSet()
 """Sessions whose devices are loaded."""
@@ -72,13 +76,14 @@ class CoreSession:
         self.config = config
         self._thread = thread
         self._last_buffer: NDArray[Any] | None = None
+        self._last_rows: NDArray[Any] | None = None
         self._frames = 0
         self._exposure_ms = 0.0
         self._unreadable: set[str] = set()
         self._recorded: dict[str, tuple[str, str]] = {}
         self.lens: Lens | None = None
         self.z_drive: StageLens | None = None
-        self.core = UniMMCore()
+        self.core = DeviceCore()
         # Python callbacks from the core's own threads are what aborts the process at exit ("FATAL: exception not
         # rethrown"). CMMCorePlus overrides this call with a refusal; the method below it is Micro-Manager's own.
         super(CMMCorePlus, self.core).registerCallback(None)
@@ -89,12 +94,18 @@ class CoreSession:
         """Load and check the configuration; see ``livephase_devices.loading.load`` for the errors."""
         self.core.setTimeoutMs(max(1, round(self.config.call_timeout_s * 1000)))
         loaded_sessions.add(self)
-        with self.touching(self.config.cfg.name, "load", _LOAD_FACTOR * self.config.call_timeout_s):
-            self._recorded = loading.load(self.core, self.config)
-            self.lens = find_lens(self)
-            if self.config.z_drive is not None:
-                self.z_drive = StageLens(self, self.config.z_drive, settle_s=0.0)
+        limit_s = LOAD_FACTOR * self.config.call_timeout_s
+        self.core.naming = lambda label, action: self.touching(label, action, limit_s)
+        try:
+            with self.touching(self.config.cfg.name, "load", limit_s):
+                self._recorded = loading.load(self.core, self.config)
+                self.lens = find_lens(self)
+                if self.config.z_drive is not None:
+                    self.z_drive = StageLens(self, self.config.z_drive, settle_s=0.0)
+        finally:
+            del self.core.naming  # from here on every call names its device by itself
         self.camera_is_python = self.core.isPyDevice(self.config.camera)
+        self._images_differ = self.core.getDeviceLibrary(self.config.camera) not in _REPEATING
         self._check_pixel_format()
 
     def unload(self) -> None:
@@ -149,6 +160,7 @@ class CoreSession:
                 # A Python camera that delivers nothing leaves the previous buffer in the core, without an error.
                 raise DeviceError("delivered no new image for a snap (the previous one is still there)", camera)
             self._last_buffer = image if self.camera_is_python else None
+        self._refuse_old_rows(image)
         return self.frame(image, exposure_ms, defocus_um, utc_ns, monotonic_ns)
 
     def frame(
@@ -181,11 +193,32 @@ class CoreSession:
         self._frames += 1
         return frame
 
+    def _refuse_old_rows(self, image: NDArray[Any]) -> None:
+        """Fail where the image, or a part of it, is that of the snap before: noise makes every exposure different."""
+        if not self._images_differ:
+            return
+        rows = image[:: max(1, len(image) // 16)].copy()
+        last, self._last_rows = self._last_rows, rows
+        if last is None or last.shape != rows.shape or last.dtype != rows.dtype:
+            return
+        same = (rows == last).reshape(len(rows), -1).all(axis=1)
+        # Rows of a dark or saturated field hold one value, and perhaps some stuck pixels: nothing in them could differ.
+        old = sum(bool(np.mean(row != np.median(row)) > _LEAST_STRUCTURE) for row in rows[same])
+        if old:
+            raise DeviceError(
+                f"delivered an image of which {old} of {len(rows)} rows looked at are those of the image before, pixel "
+                "for pixel: it is an old one or a torn one; check the camera's cable and its driver",
+                self.config.camera,
+            )
+
     def read_exposure_ms(self) -> float:
         """Read the exposure time in ms."""
         with self.touching(self.config.camera, "read the exposure"):
-            self._exposure_ms = float(self.core.getExposure())
-        return self._exposure_ms
+            exposure_ms = float(self.core.getExposure())
+        if not 0 <= exposure_ms < math.inf:  # the time-out of a frame follows from it
+            raise DeviceError(f"reports an exposure of {exposure_ms} ms; check that it is powered", self.config.camera)
+        self._exposure_ms = exposure_ms
+        return exposure_ms
 
     def frame_limit_s(self, exposure_ms: float | None = None) -> float:
         """Longest wait for a frame before the camera counts as hung: the call time-out, but 5 exposures at least."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
-from pymmcore_plus.experimental.unicore import UniMMCore
 
 from livephase.acquisition.plan import AcquisitionPlan
 from livephase.acquisition.progress import Counters, RunProgress
@@ -26,6 +25,7 @@ from livephase.storage.spec import FrameRecord, RunSpec, Validity
 from livephase.storage.writer import RunWriter
 from livephase_devices import session
 from livephase_devices.config import CONFIG_FOLDER, MicroscopeConfig
+from livephase_devices.core import DeviceCore
 from livephase_devices.frame import CameraFrame
 from livephase_devices.microscope import Microscope
 
@@ -185,13 +185,13 @@ def test_a_recorded_property_that_fails_does_not_cost_the_frame(
     )
     broken = threading.Event()
 
-    class Core(UniMMCore):
+    class Core(DeviceCore):
         def getProperty(self, label: str, propName: str) -> Any:
             if broken.is_set():
                 raise RuntimeError(f"{propName} failed on command")
             return super().getProperty(label, propName)
 
-    monkeypatch.setattr(session, "UniMMCore", Core)
+    monkeypatch.setattr(session, "DeviceCore", Core)
     with Microscope(config) as microscope:
         broken.set()
         assert all(math.isnan(microscope.snap().properties["Camera.Gain"]) for _ in range(3))

@@ -18,17 +18,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from livephase.acquisition.focus import OFFSET, FocusHold
+from livephase.acquisition.focus import FocusHold
 from livephase.acquisition.lamp import LampMonitor
 from livephase.acquisition.phase_writer import PhaseWriter
 from livephase.acquisition.progress import RunProgress
 from livephase.acquisition.schedule import Schedule
+from livephase.acquisition.taking import FrameTaker
 from livephase.clock import UtcAnchor
 from livephase.errors import StorageError
-from livephase_devices.errors import DeviceError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,10 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS: Final = 3
-"""How often a time point is tried before it is recorded as a gap."""
-RETRY_PAUSE_S: Final = 0.2
-"""Pause before the second attempt; doubled before every further one."""
 CONSECUTIVE_GAPS: Final = 5
 """Gaps in a row after which the run fails, if they last longer than ``GIVE_UP_S``."""
 GIVE_UP_S = 30.0
@@ -99,7 +94,6 @@ class Run:
         self._microscope = microscope
         self._engine = engine
         self._observer = observer
-        self._frame_shape = frame_shape
         self._warnings = warnings
         self._anchor = UtcAnchor.now()
         self._lamp = LampMonitor(bit_depth, dark)
@@ -123,10 +117,10 @@ class Run:
         self._stop_state: RunState = "cancelled"
         self._stop_reason = ""
         self._clock_warned = False
-        self._device_fault: str | None = None
         self._focus: FocusHold | None = None
         if plan.focus_every is not None:
             self._focus = FocusHold(microscope, plan.focus_every, plan.defocus_um, self._stop.is_set)
+        self._taker = FrameTaker(run_id, plan, microscope, frame_shape, self._focus, self._stop)
 
     @property
     def progress(self) -> RunProgress:
@@ -150,7 +144,7 @@ class Run:
     @property
     def device_fault(self) -> str | None:
         """The device error since which there was no frame, or None."""
-        return self._device_fault
+        return self._taker.device_fault
 
     def _remaining_s(self) -> float | None:
         left = self.plan.time_points - self._next_index
@@ -192,6 +186,7 @@ class Run:
         if not complete and not self._stop.is_set():
             self._observer.fault(f"run {self.run_id}: some phase images are missing; the inference worker was too slow")
         if failure is not None:
+            log.error("run %s failed: %s", self.run_id, failure)
             self._close("failed", failure)
         elif self._stop.is_set() and (not complete or self._next_index < self.plan.time_points):
             self._close(self._stop_state, self._stop_reason)
@@ -200,11 +195,9 @@ class Run:
 
     def _record(self) -> str | None:
         """Run the time points; return why the run failed, or None when it ended or was stopped."""
-        if self.plan.exposure_ms is not None:
-            try:
-                self._microscope.set_exposure_ms(self.plan.exposure_ms)
-            except DeviceError as error:
-                return str(error)
+        problem = self._taker.set_exposure()
+        if problem is not None:
+            return problem
         self._hold_focus(0)
         schedule = Schedule(time.monotonic_ns(), self.plan.interval_s, self.plan.time_points)
         with self._lock:
@@ -218,7 +211,7 @@ class Run:
             if not self._wait(index, schedule):
                 return None
             begun_s = time.monotonic()
-            frame, reason = self._take()
+            frame, reason = self._taker.take(index)
             if frame is not None:
                 gaps_in_a_row = 0
                 last_frame_s = time.monotonic()
@@ -261,41 +254,6 @@ class Run:
         self._observer.focus_measured(self.run_id, attempt)
         if attempt.problem is not None:
             self._observer.fault(f"before time point {index} the focus was not corrected: {attempt.problem}")
-
-    def _take(self) -> tuple[CameraFrame | None, str]:
-        """Confirm the defocus and take one frame; after ``ATTEMPTS`` errors None and the last error."""
-        reason = ""
-        for attempt in range(ATTEMPTS):
-            if attempt and self._stop.wait(RETRY_PAUSE_S * 2 ** (attempt - 1)):
-                break
-            try:
-                if self._microscope.config.lens is not None:
-                    # fails where the lens stands elsewhere
-                    self._microscope.set_defocus_um(self.plan.defocus_um + self._focus_offset_um)
-                frame = self._corrected(self._microscope.snap())
-            except DeviceError as error:
-                reason = self._device_fault = str(error)
-                log.warning("run %s: attempt %d of time point: %s", self.run_id, attempt + 1, error)
-                continue
-            if frame.pixels.shape == self._frame_shape:
-                self._device_fault = None
-                return frame, ""
-            reason = self._device_fault = (
-                f"the camera gave a frame of {frame.pixels.shape}, the run records {self._frame_shape}"
-            )
-        return None, reason
-
-    @property
-    def _focus_offset_um(self) -> float:
-        return 0.0 if self._focus is None else self._focus.offset_um
-
-    def _corrected(self, frame: CameraFrame) -> CameraFrame:
-        """Let a frame state its defocus from the measured focus, and by how much that is off the nominal one."""
-        if self._focus is None:
-            return frame
-        offset_um = self._focus_offset_um
-        true_um = None if frame.defocus_um is None else frame.defocus_um - offset_um
-        return replace(frame, defocus_um=true_um, properties={**frame.properties, OFFSET: offset_um})
 
     def _keep(self, index: int, frame: CameraFrame, schedule: Schedule) -> None:
         """Make the raw frame durable, then hand it on."""

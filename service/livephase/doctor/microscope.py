@@ -9,6 +9,7 @@ from livephase.doctor.process import ChildDiedError, results
 from livephase.errors import ModelError
 from livephase.phase.choice import Optics, choose, problems_of
 from livephase.phase.library import find_model, known_models
+from livephase_devices.session import LOAD_FACTOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +35,8 @@ def check_microscope(path: Path, config: ServiceConfig, states: list[dict[str, A
     states : list
         Gets the microscope's state, where it loads.
     """
-    # Loading may take six call time-outs (livephase_devices.session), and unloading one more.
-    silence_s = 8 * config.microscope.call_timeout_s + 60.0
+    # A device may take its time to initialise, and unloading one call time-out more.
+    silence_s = (LOAD_FACTOR + 2) * config.microscope.call_timeout_s + 60.0
     try:
         for result in results("microscope", str(path), silence_s=silence_s):
             if "error" in result:
