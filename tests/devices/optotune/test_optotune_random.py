@@ -152,7 +152,6 @@ def rig(request: pytest.FixtureRequest, no_leaks: None) -> Iterator[Rig]:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.soak
 def test_random_commands_and_faults(rig: Rig) -> None:
     count = SEQUENCES // len(RIGS)
     for number in range(count):
