@@ -261,7 +261,7 @@ class Illumination:
         path = self.folder / _CHOICE
         try:
             choice = _Choice.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # the second: no data folder can be made; said elsewhere
             return self._toml
         except (OSError, ValidationError) as error:
             self.problems.append(f"{path} cannot be read; the TOML decides on dark frame and flat field")
