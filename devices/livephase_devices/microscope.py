@@ -13,7 +13,7 @@ from livephase_devices.frame import CameraFrame
 from livephase_devices.owner_thread import OwnerThread
 from livephase_devices.properties import DeviceInfo, PropertyInfo, PropertyValue
 from livephase_devices.sequence import BufferedSequence, Sequence, SnapSequence
-from livephase_devices.session import CoreSession
+from livephase_devices.session import LOAD_FACTOR, CoreSession
 from livephase_devices.state import MicroscopeState, closed_state, read_state
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ class Microscope:
         sessions: list[CoreSession] = []
 
         def load() -> None:
-            sessions.append(session := CoreSession(self.config, thread))
+            # The core looks for its device adapters: on a slow disk that takes longer than a call to a device.
+            with thread.touching(self.config.cfg.name, "load", LOAD_FACTOR * self.config.call_timeout_s):
+                sessions.append(session := CoreSession(self.config, thread))
             session.load()
             self._session = session
             self._state = read_state(session, None)

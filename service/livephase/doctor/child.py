@@ -157,6 +157,5 @@ if __name__ == "__main__":
     _end_with_parent()
     JOBS[sys.argv[1]](*sys.argv[2:])
     sys.stdout.flush()
-    # Devices are unloaded. What foreign libraries do at an orderly end is of no interest, and a device that hangs while
-    # it initialises would keep the process: the core starts devices from threads that Python waits for.
+    # Devices are unloaded, or hang. What foreign libraries do at an orderly end is of no interest.
     os._exit(0)
