@@ -92,9 +92,9 @@ class CoreSession:
 
     def load(self) -> None:
         """Load and check the configuration; see ``livephase_devices.loading.load`` for the errors."""
-        self.core.setTimeoutMs(max(1, round(self.config.call_timeout_s * 1000)))
         loaded_sessions.add(self)
         limit_s = LOAD_FACTOR * self.config.call_timeout_s
+        self.core.setTimeoutMs(round(limit_s * 1000))  # stages home and turrets turn while they are loaded
         self.core.naming = lambda label, action: self.touching(label, action, limit_s)
         try:
             with self.touching(self.config.cfg.name, "load", limit_s):
@@ -104,6 +104,7 @@ class CoreSession:
                     self.z_drive = StageLens(self, self.config.z_drive, settle_s=0.0)
         finally:
             del self.core.naming  # from here on every call names its device by itself
+            self.core.setTimeoutMs(max(1, round(self.config.call_timeout_s * 1000)))
         self.camera_is_python = self.core.isPyDevice(self.config.camera)
         self._images_differ = self.core.getDeviceLibrary(self.config.camera) not in _REPEATING
         self._check_pixel_format()
@@ -202,8 +203,10 @@ class CoreSession:
         if last is None or last.shape != rows.shape or last.dtype != rows.dtype:
             return
         same = (rows == last).reshape(len(rows), -1).all(axis=1)
-        # Rows of a dark or saturated field hold one value, and perhaps some stuck pixels: nothing in them could differ.
-        old = sum(bool(np.mean(row != np.median(row)) > _LEAST_STRUCTURE) for row in rows[same])
+        # Black and saturated pixels cannot differ, nor can a row of one value with some stuck pixels.
+        top = 2 ** self.bit_depth() - 1
+        alive = (rows > 0) & (rows < top) & (rows != np.median(rows, axis=1, keepdims=True))
+        old = int(np.count_nonzero(same & (alive.mean(axis=1) > _LEAST_STRUCTURE)))
         if old:
             raise DeviceError(
                 f"delivered an image of which {old} of {len(rows)} rows looked at are those of the image before, pixel "
@@ -296,8 +299,6 @@ class CoreSession:
         try:
             with self.touching(label, f"read property {name!r}"):
                 value = float(self.core.getProperty(label, name))
-        except DeviceTimeoutError:
-            raise
         except DeviceError as error:
             if full_name not in self._unreadable:
                 self._unreadable.add(full_name)

@@ -151,6 +151,20 @@ def test_a_jump_is_not_believed(drifting_twin: Microscope) -> None:
     assert attempt.offset_um == hold.offset_um == before_um
 
 
+def test_a_jump_that_is_found_twice_is_followed(drifting_twin: Microscope) -> None:
+    hold = hold_of(drifting_twin)
+    assert hold.attempt(0).problem is None
+    before_um = hold.offset_um
+    drifting_twin.set_property("Lens", "Drift-um", -3.3)
+    assert hold.attempt(3).problem is not None, "too far from the middle of the sweep"
+    doubted = hold.attempt(6)
+    assert "next attempt" in (doubted.problem or "")
+    assert hold.offset_um == before_um
+    believed = hold.attempt(9)
+    assert believed.problem is None
+    assert hold.offset_um == pytest.approx(before_um + 3.3, abs=0.3)
+
+
 def test_a_correction_out_of_reach_is_not_made(drifting_twin: Microscope) -> None:
     """The lens reaches 20 um: at a defocus of 19.5 um it cannot follow a drift of 1.5 um."""
     hold = hold_of(drifting_twin, defocus_um=19.5)

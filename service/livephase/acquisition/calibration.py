@@ -12,6 +12,7 @@ further below than a gear's backlash.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -134,14 +135,18 @@ class DefocusCalibration:
         home = drive.position()
         foci: dict[float, FocusFit] = {}
 
-        def measure(position: float, about_um: float, *, search: bool) -> None:
-            self._lens.move(position)
-            foci[position] = self._drive_focus(drive, home, about_um, search=search)
-            self._points.append((position, -foci[position].z_um))
+        measured: set[float] = set()
+
+        def measure(position: float, about_um: float, *, search: bool) -> FocusFit:
+            confirmed = self._lens.move(position)
+            fit = foci[confirmed] = self._drive_focus(drive, home, about_um, search=search)
+            measured.add(position)
+            self._points.append((confirmed, -fit.z_um))
             self._tell()
+            return fit
 
         start = float(np.clip(lens_home, self._low, self._high))
-        measure(start, 0.0, search=True)
+        first = measure(start, 0.0, search=True)
         grid = [float(position) for position in np.linspace(self._low, self._high, self._plan.steps)]
         pending = sorted((position for position in grid if position != start), key=lambda p: abs(p - start))
         step = pending[0] - start
@@ -149,14 +154,14 @@ class DefocusCalibration:
         for attempt in range(NEAREST_STEP):
             try:
                 # The stated scale may be wrong by far: the first step is searched for, and halved until it is found.
-                measure(start + step, foci[start].z_um - step * guess, search=True)
+                measure(start + step, first.z_um - step * guess, search=True)
                 break
             except FocusError:
                 if attempt == NEAREST_STEP - 1:
                     raise
                 step /= 2
         for position in pending:
-            if position in foci:
+            if position in measured:
                 continue
             predicted_um = _line(foci)
             try:
@@ -179,8 +184,9 @@ class DefocusCalibration:
         positions = np.sort(_within(positions, drive.limits()))
         below = _within(positions[:1] - BACKLASH_UM / abs(drive.um_per_unit), drive.limits(), clip=True)
         drive.move(float(below[0]))
-        taken = [float(drive.um_per_unit) * (position - home) for position in positions]
-        fit = self._focus(lambda index: drive.move(float(positions[index])), taken)
+        fit, taken = self._focus(
+            lambda index: drive.um_per_unit * (drive.move(float(positions[index])) - home), len(positions)
+        )
         if search:
             return self._drive_focus(drive, home, fit.z_um, search=False)
         if not min(taken) <= fit.z_um <= max(taken) or fit.sd_um > LARGEST_SD_UM:
@@ -232,8 +238,9 @@ class DefocusCalibration:
         def sweep(centre: float, half_um: float, step_um: float) -> FocusFit:
             positions = centre + np.arange(-half_um, half_um + 0.5 * step_um, step_um) / abs(scale)
             positions = _within(positions, (self._low, self._high))
-            z_um = [scale * (float(position) - config.lens_focus_position) for position in positions]
-            return self._focus(lambda index: self._lens.move(float(positions[index])), z_um)
+            return self._focus(
+                lambda index: config.defocus_of(self._lens.move(float(positions[index]))), len(positions)
+            )[0]
 
         centre = float(np.clip(config.lens_focus_position, self._low, self._high))
         found = sweep(centre, self._plan.search_um, SEARCH_STEP_UM)
@@ -260,14 +267,18 @@ class DefocusCalibration:
 
     # -- both -------------------------------------------------------------------------------------------------
 
-    def _focus(self, move: Callable[[int], object], z_um: list[float]) -> FocusFit:
-        if len(z_um) < LEAST_FRAMES:
+    def _focus(self, move: Callable[[int], float], count: int) -> tuple[FocusFit, list[float]]:
+        """Fit a sweep; ``move(index)`` returns the confirmed z in um. Gives the fit, and z of every frame."""
+        if count < LEAST_FRAMES:
             raise FocusError(
-                f"the limits of lens or focus drive leave room for {len(z_um)} frames of a sweep, at least "
+                f"the limits of lens or focus drive leave room for {count} frames of a sweep, at least "
                 f"{LEAST_FRAMES} are needed; move the drive to the middle of its range"
             )
-        frames, bit_depth = take_frames(self._microscope, move, len(z_um), self._before_exposure)
-        return find_focus(sweep_spectra(frames, bit_depth, self._optics), z_um, self._optics)
+        z_um: list[float] = []
+        frames, bit_depth = take_frames(
+            self._microscope, lambda index: z_um.append(move(index)), count, self._before_exposure
+        )
+        return find_focus(sweep_spectra(frames, bit_depth, self._optics), z_um, self._optics), z_um
 
     def _before_exposure(self) -> None:
         if self._stop.is_set():
@@ -313,7 +324,12 @@ class DefocusCalibration:
         if name is None:
             return None
         found = self._microscope.call(name, "find it", lambda session: find_property(session.core, name))
-        return None if found is None else float(self._microscope.get_property(*found))
+        try:
+            value = math.nan if found is None else float(self._microscope.get_property(*found))
+        except (DeviceError, ValueError) as error:
+            log.warning("the calibration states no temperature of the lens: %s", error)
+            return None
+        return value if math.isfinite(value) else None
 
     def _range(self) -> tuple[float, float]:
         limits, plan = self._lens.limits(), self._plan

@@ -30,8 +30,12 @@ log = logging.getLogger(__name__)
 
 SWEEP_UM: Final = (-4.0, -2.0, 0.0, 2.0, 4.0)
 """Where frames are taken, from where the focus was last."""
+WIDE_SWEEP_UM: Final = (-8.0, -6.0, *SWEEP_UM, 6.0, 8.0)
+"""After an attempt that failed, as far as the lens reaches: meanwhile the focus may have drifted out of the other."""
 LARGEST_JUMP_UM: Final = 3.0
 """A focus further than this from the last one is not believed: a cell that floats by, or something has moved."""
+AGREEMENT_UM: Final = 0.5
+"""A jump is believed after all when the next attempt finds the focus within this of where it seemed to be."""
 LARGEST_SD_UM: Final = 0.4
 """A focus that is less certain than this is not used."""
 OFFSET: Final = "Focus.offset_um"
@@ -90,6 +94,8 @@ class FocusHold:
         self._stopped = stopped
         self._last_point: int | None = None
         self._took_s = FIRST_S
+        self._doubted_um: float | None = None
+        self._lost = False
         self.offset_um = 0.0
 
     def due(self, time_point: int, wait_s: float, interval_s: float) -> bool:
@@ -120,11 +126,13 @@ class FocusHold:
             fit = self._measure(before_um)
             self._check(fit, before_um)
             self.offset_um = fit.z_um
+            self._doubted_um = None
         except LivephaseError as error:
             problem = str(error)
         except Exception as error:
             log.exception("the focus could not be measured")
             problem = f"unexpected: {type(error).__name__}: {error}"
+        self._lost = problem is not None
         took_s = time.monotonic() - begun_s
         if problem is None:
             self._took_s = took_s
@@ -140,8 +148,11 @@ class FocusHold:
     def _measure(self, around_um: float) -> FocusFit:
         microscope = self._microscope
         low_um, high_um = microscope.state().defocus_limits_um or (-float("inf"), float("inf"))
-        targets = [around_um + step_um for step_um in SWEEP_UM]
-        if targets[0] < low_um or targets[-1] > high_um:
+        targets = [around_um + step_um for step_um in (WIDE_SWEEP_UM if self._lost else SWEEP_UM)]
+        within = [um for um in targets if low_um <= um <= high_um]
+        if self._lost and len(within) >= len(SWEEP_UM):
+            targets = within
+        elif len(within) < len(targets):
             raise FocusError(
                 f"the sweep from {targets[0]:.3g} to {targets[-1]:.3g} um would leave the range of the lens, "
                 f"{low_um:.4g} to {high_um:.4g} um; refocus the microscope by hand"
@@ -157,13 +168,15 @@ class FocusHold:
         jump_um = fit.z_um - before_um
         if fit.sd_um > LARGEST_SD_UM:
             raise FocusError(f"the focus is not certain enough ({fit.sd_um:.2g} um); the field shows too little")
-        if abs(jump_um) > LARGEST_JUMP_UM:
-            raise FocusError(
-                f"the focus seems to have moved by {jump_um:.3g} um since it was last measured, more than "
-                f"{LARGEST_JUMP_UM:g} um: not believed"
-            )
         if fit.skewness < 0:
             raise FocusError("the frames look turned about the focus; the sign of the lens' scale may be wrong")
+        if abs(jump_um) > LARGEST_JUMP_UM:
+            before, self._doubted_um = self._doubted_um, fit.z_um
+            if before is None or abs(fit.z_um - before) > AGREEMENT_UM:
+                raise FocusError(
+                    f"the focus seems to have moved by {jump_um:.3g} um since it was last measured, more than "
+                    f"{LARGEST_JUMP_UM:g} um: not believed unless the next attempt finds it there again"
+                )
         problem = self._microscope.config.uncalibrated_range_problem(self._defocus_um + fit.z_um)
         limits = self._microscope.state().defocus_limits_um
         if problem is None and limits is not None and not limits[0] <= self._defocus_um + fit.z_um <= limits[1]:

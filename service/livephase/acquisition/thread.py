@@ -107,6 +107,12 @@ class AcquisitionThread:
             return self._run
 
     @property
+    def taken(self) -> bool:
+        """Whether a run or a task has the microscope."""
+        with self._changed:
+            return self._run is not None or self._task is not None
+
+    @property
     def device_fault(self) -> str | None:
         """The device error since which there was no frame, in a run or in live mode; without asking a device."""
         run = self.run

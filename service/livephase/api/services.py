@@ -23,7 +23,7 @@ from livephase.inference.active import ActiveInference
 from livephase.inference.client import InferenceClient
 from livephase.metrics import Metrics
 from livephase.preview import PreviewHub
-from livephase_devices.errors import LivephaseError
+from livephase_devices.errors import LivephaseError, PropertyError
 from livephase_devices.microscope import Microscope
 
 if TYPE_CHECKING:
@@ -107,7 +107,13 @@ class Services:
                 self.engine.remake()
             self.store_problems = self.runs.recover() + self.calibrations.restore()
             if self.config.live.defocus_um is not None and self.config.microscope.lens is not None:
-                self.microscope.set_defocus_um(self.config.live.defocus_um)
+                try:
+                    self.microscope.set_defocus_um(self.config.live.defocus_um)
+                except PropertyError as error:
+                    if self.microscope.config.lens_calibration is None:
+                        raise
+                    # A calibration put into use since may not reach it; without a service nobody could change that.
+                    self.store_problems.append(f"live.defocus_um was not set: {error}")
             self.thread.start(self.config.live.defocus_um)
             self.properties.start()
             if self.config.live.on_start:
@@ -173,8 +179,8 @@ class Services:
             self.properties.look_at(microscope.lens)
 
     def _may_poll(self) -> bool:
-        """Whether somebody would see a changed property, and no run would wait for the reading of one."""
-        return self.thread.run is None and self.hub.counts().viewers > 0
+        """Whether somebody would see a changed property, and neither run nor calibration would wait for a reading."""
+        return not self.thread.taken and self.hub.counts().viewers > 0
 
     def use_references(self, new: InUse) -> None:
         """Let the inference use other reference frames from the next frame on.
