@@ -203,9 +203,9 @@ class CoreSession:
         if last is None or last.shape != rows.shape or last.dtype != rows.dtype:
             return
         same = (rows == last).reshape(len(rows), -1).all(axis=1)
-        # Black and saturated pixels cannot differ, nor can a row of one value with some stuck pixels.
-        top = 2 ** self.bit_depth() - 1
-        alive = (rows > 0) & (rows < top) & (rows != np.median(rows, axis=1, keepdims=True))
+        # Black and saturated pixels cannot differ, nor can a row of one value with some stuck pixels. The brightest
+        # pixels are taken for saturated: no device is asked in the middle of a snap.
+        alive = (rows > 0) & (rows < rows.max()) & (rows != np.median(rows, axis=1, keepdims=True))
         old = int(np.count_nonzero(same & (alive.mean(axis=1) > _LEAST_STRUCTURE)))
         if old:
             raise DeviceError(
