@@ -123,7 +123,11 @@ class DefocusCalibration:
         drive_home = 0.0 if self._drive is None else self._drive.position()
         failed = True
         try:
-            made = self._by_lens(utc_ns) if self._drive is None else self._by_drive(self._drive, lens_home, utc_ns)
+            made = (
+                self._by_lens(utc_ns)
+                if self._drive is None
+                else self._by_drive(self._drive, lens_home, drive_home, utc_ns)
+            )
             failed = False
             return made
         finally:
@@ -131,10 +135,8 @@ class DefocusCalibration:
 
     # -- with a focus drive -----------------------------------------------------------------------------------
 
-    def _by_drive(self, drive: Stage, lens_home: float, utc_ns: int) -> LensCalibration:
-        home = drive.position()
+    def _by_drive(self, drive: Stage, lens_home: float, home: float, utc_ns: int) -> LensCalibration:
         foci: dict[float, FocusFit] = {}
-
         measured: set[float] = set()
 
         def measure(position: float, about_um: float, *, search: bool) -> FocusFit:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from livephase.errors import FocusError
+from livephase.phase.exposure import saturated_fraction
 from livephase.phase.focus import SweepOptics
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def take_frames(
         move(index)
         frame = microscope.snap()
         bit_depth = frame.bit_depth
-        saturated = float(np.count_nonzero(frame.pixels >= 2**bit_depth - 1)) / frame.pixels.size
+        saturated = saturated_fraction(frame.pixels, bit_depth)
         if saturated > SATURATED_FRACTION:
             raise FocusError(f"{100 * saturated:.0f} % of the pixels are overexposed; lower the exposure")
         frames.append(frame.pixels)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import APIRouter
 
 from livephase.acquisition.calibration_plan import CalibrationPlan  # noqa: TC001 - FastAPI reads it at run time
+from livephase.api.routes_microscope import DEVICE
 from livephase.api.routes_service import Wired  # noqa: TC001 - as above
 from livephase.api.schemas import CalibrationOut, CalibrationToUse  # noqa: TC001 - as above
 
@@ -21,8 +22,7 @@ _CONFLICT: Final[dict[int | str, dict[str, Any]]] = {409: {"description": "A run
     responses={
         **_CONFLICT,
         404: {"description": "The microscope has no lens."},
-        502: {"description": "A device failed."},
-        504: {"description": "A device did not answer."},
+        **DEVICE,
     },
 )
 def calibrate(plan: CalibrationPlan, services: Wired) -> CalibrationOut:
